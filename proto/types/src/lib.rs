@@ -1,1 +1,32 @@
+//! The nouns that coordinators and agents share: ids, [`Epoch`], [`Lsn`], [`Timeline`], heartbeats and their
+//! [`Report`], [`Directive`]s and their [`Outcome`]s.
+//!
+//! This crate decides nothing and does no I/O. Term (Raft), epoch (Regent) and timeline (PostgreSQL) are three
+//! types with no conversion between them.
 
+mod directive;
+mod heartbeat;
+mod ids;
+mod numbers;
+mod outcome;
+mod policy;
+mod report;
+mod salvage;
+
+pub use directive::{Branch, Directive, EffectKey, Upstream};
+pub use heartbeat::{
+    Acknowledgement, ClusterView, Grant, Heartbeat, LeaseDecision, LeaseRefusal, PrimaryView,
+};
+pub use ids::{
+    BootId, ClusterName, CoordinatorId, IdError, InstanceId, MemberName, OperationId, Region, RequestId,
+};
+pub use numbers::{Epoch, Lsn, LsnError, SystemId, Timeline};
+pub use outcome::{
+    CandidateReport, Evidence, FencedEvidence, Outcome, PromotedEvidence, RejoinMethod, RejoinedEvidence,
+};
+pub use policy::{Automation, LeaseTerms};
+pub use report::{
+    DataFacts, DataForm, DiskFacts, DiskProbe, GuardFacts, JobProgress, PostgresFacts, PostgresState, Report,
+    StandbyFacts, WalFacts,
+};
+pub use salvage::{SalvageCompleteness, SalvageSummary};

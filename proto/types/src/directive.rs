@@ -1,0 +1,123 @@
+//! What the coordinator tells an agent to do. Each directive is idempotent under its [`EffectKey`] and carries the
+//! epoch that it belongs to: an agent persists a higher epoch before it obeys and refuses a lower one.
+
+use serde::{Deserialize, Serialize};
+
+use crate::{ClusterName, Epoch, InstanceId, Lsn, MemberName, OperationId, Timeline};
+
+/// Idempotency key of an effect: a second execution under the same key returns the first outcome.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct EffectKey {
+    /// The cluster.
+    pub cluster: ClusterName,
+    /// The operation.
+    pub operation: OperationId,
+    /// Number of the effect within the operation.
+    pub step: u32,
+    /// The epoch it acts for.
+    pub epoch: Epoch,
+}
+
+/// Where a standby streams from.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Upstream {
+    /// The primary.
+    pub member: MemberName,
+    /// Its epoch.
+    pub epoch: Epoch,
+    /// Address.
+    pub host: String,
+    /// Port.
+    pub port: u16,
+    /// The timeline that it writes.
+    pub timeline: Timeline,
+}
+
+/// Where the current history left another one: WAL of `epoch`'s timeline after `switch_lsn` is divergent.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Branch {
+    /// The epoch that ended.
+    pub epoch: Epoch,
+    /// Its timeline.
+    pub timeline: Timeline,
+    /// Where the next epoch's timeline left it.
+    pub switch_lsn: Lsn,
+}
+
+/// An instruction to one agent.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Directive {
+    /// Fence `epoch` and below: the guard persists it, drops the lease, stops PostgreSQL if it could write, and only
+    /// then is it answered with [`crate::Evidence::Fenced`].
+    Fence {
+        /// Refused for ever from now on, with everything below.
+        epoch: Epoch,
+        /// Time for a fast shutdown before harder means, ms.
+        grace_ms: u64,
+    },
+    /// To a candidate, after the old primary was proved fenced: stop the WAL receiver, persist *no promise
+    /// outstanding for `fenced`*, and report what was received ([`crate::Evidence::Prepared`]).
+    Prepare {
+        /// The epoch being fenced.
+        fenced: Epoch,
+    },
+    /// Become primary at `epoch` under a lease: promote the running standby, or start a data directory of primary
+    /// form in place. Answered with [`crate::Evidence::Promoted`] when `pg_is_in_recovery()` is false.
+    Promote {
+        /// The new epoch.
+        epoch: Epoch,
+        /// The instance that the epoch is bound to.
+        instance: InstanceId,
+        /// The directory is empty and may be initialised (first epoch only).
+        initialize: bool,
+        /// How long replay of what was received may take, ms.
+        replay_timeout_ms: u64,
+    },
+    /// Become a standby of `upstream`: do nothing if it streams from there already; re-point; or salvage, then
+    /// rewind, or clone. Answered with [`crate::Evidence::Rejoined`] when the standby has started.
+    Rejoin {
+        /// Whom to follow.
+        upstream: Upstream,
+        /// The history since the member's lineage, oldest first.
+        branches: Vec<Branch>,
+        /// Time budget of a rewind before a clone is made instead, ms.
+        rewind_timeout_ms: u64,
+    },
+    /// Write and read back a marker row through the DNS name, as a client would
+    /// ([`crate::Evidence::Validated`]).
+    Validate {
+        /// The name that clients use.
+        name: String,
+        /// The address that the name must lead to.
+        address: String,
+        /// The port that clients use.
+        port: u16,
+        /// The epoch written into the marker row.
+        epoch: Epoch,
+    },
+}
+
+impl Directive {
+    /// The highest epoch this directive asks the agent to respect.
+    pub fn epoch(&self) -> Epoch {
+        match self {
+            Directive::Fence { epoch, .. }
+            | Directive::Promote { epoch, .. }
+            | Directive::Validate { epoch, .. } => *epoch,
+            Directive::Prepare { fenced } => *fenced,
+            Directive::Rejoin { upstream, .. } => upstream.epoch,
+        }
+    }
+
+    /// Its name in logs and messages.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Directive::Fence { .. } => "fence",
+            Directive::Prepare { .. } => "prepare",
+            Directive::Promote { .. } => "promote",
+            Directive::Rejoin { .. } => "rejoin",
+            Directive::Validate { .. } => "validate",
+        }
+    }
+}
