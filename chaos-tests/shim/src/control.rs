@@ -104,11 +104,7 @@ pub fn judge_descriptor(fd: c_int, operation: Operation) -> Result<(), c_int> {
 ///
 /// # Safety
 /// `name` is NULL or NUL-terminated.
-pub unsafe fn judge_path(
-    dirfd: c_int,
-    name: *const libc::c_char,
-    operation: Operation,
-) -> Result<(), c_int> {
+pub unsafe fn judge_path(dirfd: c_int, name: *const libc::c_char, operation: Operation) -> Result<(), c_int> {
     let Some(settings) = settings() else { return Ok(()) };
     if name.is_null() {
         return Ok(());
