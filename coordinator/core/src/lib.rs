@@ -1,1 +1,44 @@
+//! Regent's decision core: `(state, proposal) -> (state, events, effects)`.
+//!
+//! Everything that decides lives here, and nothing else does: no I/O, no clock, no randomness, no async. Time and
+//! proofs arrive inside proposals or as `now_ns` parameters. [`State::apply`] is what Raft replicates;
+//! [`LeaseTable`] and [`Detector`] are a leader's memory, fed by the shell.
+//!
+//! ```text
+//! heartbeat -> Detector -> Proposal -> raft log -> State::apply -> Event, Effect -> executor -> Outcome, proposed again
+//! ```
 
+mod apply;
+mod authority;
+mod candidate;
+mod codec;
+mod config;
+mod detector;
+mod effect;
+mod event;
+mod invariant;
+mod lease_table;
+mod loss;
+mod operation;
+mod position;
+mod procedure;
+mod proof;
+mod proposal;
+mod rejection;
+mod state;
+
+pub use apply::{Applied, Reply};
+pub use candidate::{Verdict, VerdictReason};
+pub use codec::{CodecError, decode_reply, encode_reply};
+pub use config::{ClusterConfig, ConfigError, MemberConfig, Policy};
+pub use detector::{Detector, Hearing};
+pub use effect::{Effect, EffectKind};
+pub use event::{Event, EventKind};
+pub use lease_table::{Confirmed, LeaseTable};
+pub use loss::{LossReport, LossUpperBound};
+pub use operation::{Kind, Operation, OperationResult, Step, StepRecord, Trigger};
+pub use position::{Leadership, Position};
+pub use proof::{Certainty, FenceProof, FenceRecord};
+pub use proposal::{Body, Declare, Evidence as DeclareEvidence, OperatorRequest, Proposal, RequestKind};
+pub use rejection::Rejection;
+pub use state::{Appointment, Cluster, DnsRecord, EpochRecord, Established, State, SyncState};

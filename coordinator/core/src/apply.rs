@@ -1,0 +1,71 @@
+//! `apply`: dispatch only. Every decision is in `procedure`, every rise of an epoch in `authority`.
+
+use regent_types::{Epoch, OperationId};
+use serde::{Deserialize, Serialize};
+
+use crate::{Body, Effect, Event, Position, Proposal, Rejection, RequestKind, State, invariant, procedure};
+
+/// What an accepted proposal changed.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Applied {
+    /// What has changed.
+    pub events: Vec<Event>,
+    /// New effects.
+    pub effects: Vec<Effect>,
+    /// The operation that it started or belongs to.
+    pub operation: Option<OperationId>,
+    /// The cluster's epoch afterwards.
+    pub epoch: Epoch,
+}
+
+/// What `apply` answers to the proposer.
+pub type Reply = Result<Applied, Rejection>;
+
+impl State {
+    /// Applies one entry. A rejection changes nothing but `applied_index`.
+    pub fn apply(&mut self, at: Position, proposal: &Proposal) -> Reply {
+        assert!(at.index > self.applied_index, "entries are applied once and in order");
+        self.applied_index = at.index;
+        let mut change = procedure::Change::new(at, proposal);
+        let reply = match &proposal.body {
+            Body::Configure(config) => procedure::membership::configure(self, &mut change, config),
+            Body::Declare(declare) => procedure::declare::declare(self, &mut change, declare),
+            Body::Request(request) => match &request.kind {
+                RequestKind::Failover { .. } => {
+                    procedure::declare::request_failover(self, &mut change, request)
+                }
+                RequestKind::Pause => procedure::automation::pause(self, &mut change, request),
+                RequestKind::Resume => procedure::automation::resume(self, &mut change, request),
+                RequestKind::AssumeFenced => procedure::failover::assume_fenced(self, &mut change, request),
+            },
+            Body::FenceProven { key, proof, candidates } => {
+                procedure::failover::fence_proven(self, &mut change, key, proof, candidates)
+            }
+            Body::CandidatesReported { key, acknowledged, candidates } => {
+                procedure::failover::candidates_reported(
+                    self,
+                    &mut change,
+                    key,
+                    acknowledged.as_ref(),
+                    candidates,
+                )
+            }
+            Body::Outcome { key, outcome } => procedure::outcome::outcome(self, &mut change, key, outcome),
+            Body::StepOverdue { cluster, operation, step, epoch, after_ms } => {
+                procedure::outcome::overdue(self, &mut change, cluster, *operation, *step, *epoch, *after_ms)
+            }
+            Body::SyncConfirmed { cluster, member, epoch, received_lsn } => {
+                procedure::rejoin::sync_confirmed(self, &mut change, cluster, member, *epoch, *received_lsn)
+            }
+        };
+        reply?;
+        invariant::check(self);
+        Ok(change.finish(self))
+    }
+
+    /// What applying `proposal` next would answer, without changing anything.
+    pub fn dry_run(&self, under: crate::Leadership, proposal: &Proposal) -> Reply {
+        let at = Position { index: self.applied_index + 1, leadership: under };
+        self.clone().apply(at, proposal)
+    }
+}

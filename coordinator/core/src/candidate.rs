@@ -1,0 +1,271 @@
+//! *Choose*: which member is promoted after the proof, and why each other one is not (DESIGN section 8).
+//!
+//! Eligible is who descends from the current history, was a confirmed standby of it, and closed its promises for the
+//! fenced epoch when the proof is only the lease's expiry. Among the eligible the ranking is the order of
+//! [`Rank`]'s fields. When in doubt a member is not eligible: the mistake is a longer outage, never a lost history.
+
+use std::{cmp::Reverse, collections::BTreeSet};
+
+use regent_types::{CandidateReport, DataForm, Epoch, InstanceId, Lsn, MemberName};
+use serde::{Deserialize, Serialize};
+
+use crate::{Appointment, Cluster, FenceProof, SyncState, Trigger};
+
+/// How one member fared in a choice.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Verdict {
+    /// Who.
+    pub member: MemberName,
+    /// Why.
+    pub reason: VerdictReason,
+}
+
+/// Why a member was chosen or not.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[serde(rename_all = "snake_case")]
+pub enum VerdictReason {
+    /// It is promoted.
+    #[error("chosen: received {received:?}")]
+    Chosen {
+        /// What it had.
+        received: Option<Lsn>,
+    },
+    /// Another one ranks higher.
+    #[error("lost to {winner}: {why}")]
+    Outranked {
+        /// Who won.
+        winner: MemberName,
+        /// The deciding field.
+        why: String,
+    },
+    /// It did not report.
+    #[error("no report")]
+    Silent,
+    /// It is configured never to be promoted.
+    #[error("not promotable by configuration")]
+    NotPromotable,
+    /// An operator asked for another one.
+    #[error("{wanted} was asked for")]
+    NotWanted {
+        /// The member asked for.
+        wanted: MemberName,
+    },
+    /// Its guard refuses automatic failover.
+    #[error("its guard refuses: {reason}")]
+    Refused {
+        /// Why.
+        reason: String,
+    },
+    /// It is the old primary and its own guard has not acknowledged the fence.
+    #[error("old primary, not acknowledged as fenced")]
+    NotAcknowledged,
+    /// Its promotion failed before.
+    #[error("its promotion failed before")]
+    FailedBefore,
+    /// It is not a confirmed standby of the current history.
+    #[error("not in sync: {why}")]
+    NotInSync {
+        /// Why.
+        why: String,
+    },
+    /// Its data belongs to another cluster or another history.
+    #[error("another history: {what} is {found}, the cluster has {expected}")]
+    OtherHistory {
+        /// The field.
+        what: String,
+        /// As reported.
+        found: String,
+        /// In the state.
+        expected: String,
+    },
+    /// Its data directory cannot be promoted.
+    #[error("its data directory is {form:?}")]
+    Unusable {
+        /// What it is.
+        form: DataForm,
+    },
+    /// It did not say what it received.
+    #[error("it did not say what it received")]
+    NoLsn,
+    /// It may have promised not to be promoted.
+    #[error("promises closed through epoch {closed}, epoch {fenced} is needed")]
+    PromiseOutstanding {
+        /// As reported.
+        closed: Epoch,
+        /// Needed.
+        fenced: Epoch,
+    },
+    /// It lacks more than `max_lag` of what the primary had at last contact.
+    #[error("it lacks {lag_bytes} bytes, {max_bytes} are allowed without an operator's consent to the loss")]
+    LagAboveBound {
+        /// Missing bytes.
+        lag_bytes: u64,
+        /// The policy.
+        max_bytes: u64,
+    },
+}
+
+/// The order of preference: fields from the most to the least important.
+#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Rank {
+    /// After a restart of its own guard the old primary is re-appointed: nothing is lost and nothing moves.
+    reappointed: bool,
+    /// A standby before the old primary, whose fault started the failover.
+    standby: bool,
+    received: Lsn,
+    priority: u32,
+    name: Reverse<MemberName>,
+}
+
+/// What a choice is made from.
+pub(crate) struct Choice<'a> {
+    pub cluster: &'a Cluster,
+    /// The fenced appointment.
+    pub from: &'a Appointment,
+    pub trigger: &'a Trigger,
+    pub proof: &'a FenceProof,
+    /// The old primary's own guard has acknowledged, now or after the proof.
+    pub old_primary_acknowledged: bool,
+    pub excluded: &'a BTreeSet<(MemberName, InstanceId)>,
+    pub wanted: Option<&'a MemberName>,
+    pub consent: Option<&'a MemberName>,
+    /// The old primary's WAL at last contact.
+    pub primary_lsn: Option<Lsn>,
+}
+
+/// Chooses: the winner's report, and a verdict per member.
+pub(crate) fn choose<'r>(
+    choice: &Choice<'_>,
+    reports: &'r [CandidateReport],
+) -> (Option<&'r CandidateReport>, Vec<Verdict>) {
+    let mut eligible: Vec<(Rank, &CandidateReport)> = Vec::new();
+    let mut verdicts = Vec::new();
+    for (member, config) in &choice.cluster.config.members {
+        let report = reports.iter().find(|report| report.member == *member);
+        match report.ok_or(VerdictReason::Silent).and_then(|r| check(choice, r).map(|()| r)) {
+            Ok(report) => eligible.push((rank(choice, report, config.priority), report)),
+            Err(reason) => verdicts.push(Verdict { member: member.clone(), reason }),
+        }
+    }
+    eligible.sort_by(|a, b| b.0.cmp(&a.0));
+    let winner = eligible.first().map(|(_, report)| *report);
+    if let Some((winning, chosen)) = eligible.first() {
+        let reason = VerdictReason::Chosen { received: chosen.received_lsn };
+        verdicts.push(Verdict { member: chosen.member.clone(), reason });
+        for (losing, report) in &eligible[1..] {
+            let reason =
+                VerdictReason::Outranked { winner: chosen.member.clone(), why: deciding(winning, losing) };
+            verdicts.push(Verdict { member: report.member.clone(), reason });
+        }
+    }
+    (winner, verdicts)
+}
+
+fn rank(choice: &Choice<'_>, report: &CandidateReport, priority: u32) -> Rank {
+    let old_primary = report.member == choice.from.member;
+    Rank {
+        reappointed: old_primary && matches!(choice.trigger, Trigger::InstanceChanged { .. }),
+        standby: !old_primary,
+        received: report.received_lsn.unwrap_or_default(),
+        priority,
+        name: Reverse(report.member.clone()),
+    }
+}
+
+fn deciding(winning: &Rank, losing: &Rank) -> String {
+    if winning.reappointed != losing.reappointed {
+        "the old primary's own guard had only restarted".into()
+    } else if winning.standby != losing.standby {
+        "a standby is preferred to the old primary".into()
+    } else if winning.received != losing.received {
+        format!("received {} against {}", winning.received, losing.received)
+    } else if winning.priority != losing.priority {
+        format!("priority {} against {}", winning.priority, losing.priority)
+    } else {
+        "the name decided between equals".into()
+    }
+}
+
+fn check(choice: &Choice<'_>, report: &CandidateReport) -> Result<(), VerdictReason> {
+    let config = choice.cluster.config.members.get(&report.member).ok_or(VerdictReason::NotPromotable)?;
+    if !config.promotable {
+        return Err(VerdictReason::NotPromotable);
+    }
+    if let Some(wanted) = choice.wanted.filter(|wanted| **wanted != report.member) {
+        return Err(VerdictReason::NotWanted { wanted: wanted.clone() });
+    }
+    if let Some(reason) = &report.refused {
+        return Err(VerdictReason::Refused { reason: reason.clone() });
+    }
+    if choice.excluded.contains(&(report.member.clone(), report.instance)) {
+        return Err(VerdictReason::FailedBefore);
+    }
+    let history = choice.cluster.history.last();
+    if let Some(expected) = history.map(|record| record.established.system_id)
+        && report.system_id != Some(expected)
+    {
+        return Err(other(
+            "system identifier",
+            format!("{:?}", report.system_id.map(|id| id.0)),
+            expected.to_string(),
+        ));
+    }
+    // A first primary whose initialisation failed has an empty directory, and nothing to lose.
+    let startable = report.form == DataForm::Primary || (report.form == DataForm::Empty && history.is_none());
+    if report.member == choice.from.member && startable {
+        return check_old_primary(choice, report);
+    }
+    check_standby(choice, report)
+}
+
+fn check_old_primary(choice: &Choice<'_>, report: &CandidateReport) -> Result<(), VerdictReason> {
+    if !choice.old_primary_acknowledged {
+        return Err(VerdictReason::NotAcknowledged);
+    }
+    // A first appointment whose promotion was never verified has nothing that could be lost.
+    let expected = choice.cluster.history.last().map_or(Epoch::NONE, |record| record.epoch);
+    if report.lineage < expected {
+        return Err(other("lineage", format!("epoch {}", report.lineage), format!("epoch {expected}")));
+    }
+    Ok(())
+}
+
+fn check_standby(choice: &Choice<'_>, report: &CandidateReport) -> Result<(), VerdictReason> {
+    let Some(record) = choice.cluster.history.last() else {
+        return Err(VerdictReason::NotInSync { why: "the cluster has no history yet".into() });
+    };
+    if report.form != DataForm::Standby {
+        return Err(VerdictReason::Unusable { form: report.form });
+    }
+    match choice.cluster.sync.get(&report.member) {
+        Some(SyncState::Confirmed { epoch }) if *epoch == record.epoch => {}
+        Some(SyncState::Confirmed { epoch }) => {
+            let why = format!("confirmed for epoch {epoch}, the history is at epoch {}", record.epoch);
+            return Err(VerdictReason::NotInSync { why });
+        }
+        Some(SyncState::Unconfirmed { why }) => return Err(VerdictReason::NotInSync { why: why.clone() }),
+        None => return Err(VerdictReason::NotInSync { why: "never confirmed".into() }),
+    }
+    let timeline = record.established.timeline;
+    if report.timeline != Some(timeline) {
+        return Err(other("timeline", format!("{:?}", report.timeline.map(|t| t.0)), timeline.to_string()));
+    }
+    if matches!(choice.proof, FenceProof::LeaseExpired { .. }) && report.promises_closed < choice.from.epoch {
+        return Err(VerdictReason::PromiseOutstanding {
+            closed: report.promises_closed,
+            fenced: choice.from.epoch,
+        });
+    }
+    let received = report.received_lsn.ok_or(VerdictReason::NoLsn)?;
+    let lag_bytes = choice.primary_lsn.map_or(0, |lsn| lsn.bytes_since(received));
+    match choice.cluster.config.policy.max_lag_bytes {
+        Some(max_bytes) if lag_bytes > max_bytes && choice.consent != Some(&report.member) => {
+            Err(VerdictReason::LagAboveBound { lag_bytes, max_bytes })
+        }
+        _ => Ok(()),
+    }
+}
+
+fn other(what: &str, found: String, expected: String) -> VerdictReason {
+    VerdictReason::OtherHistory { what: what.to_owned(), found, expected }
+}

@@ -1,0 +1,149 @@
+//! A cluster's configuration and policy, as replicated, and the relations between its numbers.
+
+use std::collections::BTreeMap;
+
+use regent_types::{ClusterName, LeaseTerms, MemberName, Region};
+use serde::{Deserialize, Serialize};
+
+/// One member as configured.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MemberConfig {
+    /// Its failure domain.
+    pub region: Region,
+    /// Address at which the other members reach its PostgreSQL.
+    pub host: String,
+    /// Port at which the other members reach its PostgreSQL.
+    pub port: u16,
+    /// Address that the DNS name gets when this member is primary (IPv4 or IPv6).
+    pub client_address: std::net::IpAddr,
+    /// Port for clients.
+    pub client_port: u16,
+    /// Higher is preferred between candidates with equal WAL.
+    pub priority: u32,
+    /// May ever be promoted: a static property (DESIGN section 6), never lag or health.
+    pub promotable: bool,
+}
+
+/// Time bounds and thresholds of one cluster.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Policy {
+    /// Silence of the primary's agent before a failover, ms.
+    pub partition_timeout_ms: u64,
+    /// The lease protocol's numbers.
+    pub lease: LeaseTerms,
+    /// PostgreSQL not accepting connections before a failover, ms.
+    pub postgres_down_timeout_ms: u64,
+    /// Stalled fsync probe before a failover, ms; errors count at once.
+    pub disk_stall_timeout_ms: u64,
+    /// Agents' heartbeat interval, ms.
+    pub heartbeat_interval_ms: u64,
+    /// Time for a fast shutdown when fencing by acknowledgement, ms.
+    pub fence_grace_ms: u64,
+    /// Longest time in *Promote* before the target is fenced and another rung is tried, ms.
+    pub promote_timeout_ms: u64,
+    /// Longest wait for replay of received WAL before promotion, ms.
+    pub replay_timeout_ms: u64,
+    /// Longest time in *Validate*, ms.
+    pub validate_timeout_ms: u64,
+    /// Longest time in *Rejoin* without news of the member before the operation gives up, ms.
+    pub rejoin_timeout_ms: u64,
+    /// Time budget of a rewind before a clone is made instead, ms.
+    pub rewind_timeout_ms: u64,
+    /// Largest lag that counts as in sync, bytes.
+    pub sync_lag_bytes_max: u64,
+    /// How long the lag must stay below it for *sync confirmed*, ms.
+    pub sync_window_ms: u64,
+    /// A candidate that lagged more than this at last contact waits for an operator's consent, bytes.
+    pub max_lag_bytes: Option<u64>,
+}
+
+/// One cluster as configured.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ClusterConfig {
+    /// Its name.
+    pub name: ClusterName,
+    /// The DNS name that clients use, fully qualified without the last dot.
+    pub dns_name: String,
+    /// TTL of its record, seconds.
+    pub dns_ttl_s: u32,
+    /// Names of the DNS providers that publish it.
+    pub dns_providers: Vec<String>,
+    /// The member that is appointed first.
+    pub initial_primary: MemberName,
+    /// Its members.
+    pub members: BTreeMap<MemberName, MemberConfig>,
+    /// Its numbers.
+    pub policy: Policy,
+}
+
+/// A value or a relation that is not acceptable.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error, Serialize, Deserialize)]
+#[error("{field}: {problem}")]
+pub struct ConfigError {
+    /// The field, e.g. `cluster.gravl.partition_timeout`.
+    pub field: String,
+    /// What is wrong, with the values.
+    pub problem: String,
+}
+
+impl ClusterConfig {
+    /// Checks every relation; `election_worst_ms` is the worst case of a Raft re-election (DESIGN section 5.8).
+    pub fn check(&self, election_worst_ms: u64) -> Result<(), ConfigError> {
+        let error = |field: &str, problem: String| {
+            Err(ConfigError { field: format!("cluster.{}.{field}", self.name), problem })
+        };
+        let policy = &self.policy;
+        if !self.members.contains_key(&self.initial_primary) {
+            return error("initial_primary", format!("{} is not one of its members", self.initial_primary));
+        }
+        if !self.members.values().any(|member| member.promotable) {
+            return error("members", "none is promotable: there would never be a failover".into());
+        }
+        if !self.members[&self.initial_primary].promotable {
+            return error("initial_primary", format!("{} is not promotable", self.initial_primary));
+        }
+        if self.dns_name.is_empty() || self.dns_name.len() > 253 || self.dns_name.ends_with('.') {
+            return error(
+                "dns_name",
+                format!("{:?} must be 1 to 253 characters without a final dot", self.dns_name),
+            );
+        }
+        let positive = [
+            ("partition_timeout", policy.partition_timeout_ms),
+            ("lease_ttl", policy.lease.ttl_ms),
+            ("heartbeat_interval", policy.heartbeat_interval_ms),
+            ("postgres_down_timeout", policy.postgres_down_timeout_ms),
+            ("disk_stall_timeout", policy.disk_stall_timeout_ms),
+            ("promote_timeout", policy.promote_timeout_ms),
+            ("rewind_timeout", policy.rewind_timeout_ms),
+            ("rejoin_timeout", policy.rejoin_timeout_ms),
+        ];
+        for (field, value) in positive {
+            if value == 0 {
+                return error(field, "must be longer than 0".into());
+            }
+        }
+        if policy.lease.rho_ppm > 100_000 {
+            return error("clock_drift_ppm", format!("{} is above 100000 (10 %)", policy.lease.rho_ppm));
+        }
+        if policy.heartbeat_interval_ms.saturating_mul(3) > policy.lease.ttl_ms {
+            let problem = format!(
+                "{} ms is not at least three heartbeat intervals of {} ms: one lost heartbeat would fence the primary",
+                policy.lease.ttl_ms, policy.heartbeat_interval_ms
+            );
+            return error("lease_ttl", problem);
+        }
+        let bound_ms = policy.lease.bound_ns().div_ceil(1_000_000);
+        let needed_ms = election_worst_ms.saturating_add(bound_ms);
+        if needed_ms > policy.partition_timeout_ms {
+            let problem = format!(
+                "{} ms is too short: re-election takes up to {election_worst_ms} ms, and a lease of {} ms with \
+                 clock drift {} ppm and kill time {} ms may be valid for {bound_ms} ms after it; set at least \
+                 {needed_ms} ms, or a shorter lease_ttl",
+                policy.partition_timeout_ms, policy.lease.ttl_ms, policy.lease.rho_ppm, policy.lease.kill_ms
+            );
+            return error("partition_timeout", problem);
+        }
+        Ok(())
+    }
+}

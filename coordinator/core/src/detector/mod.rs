@@ -1,0 +1,171 @@
+//! The detector: a leader's memory of who was heard when, and what should be proposed because of it.
+//!
+//! It never decides: the core checks every proposal again. Times are nanoseconds on the leader's monotonic clock,
+//! handed in. A member that nobody has told of counts as heard at the beginning of the leadership: the mistake is a
+//! later failover, never a needless one.
+
+mod hearing;
+mod overdue;
+mod sync;
+mod trigger;
+
+use std::collections::BTreeMap;
+
+use regent_types::{ClusterName, CoordinatorId, Epoch, Heartbeat, MemberName};
+
+use crate::{Body, Cluster, DeclareEvidence, Leadership, Proposal, State};
+pub use hearing::Hearing;
+use overdue::StepWatch;
+
+/// A relay that has not reported for this long does not count for the quorum of relays, ns.
+const RELAY_FRESH_NS: u64 = 4_000_000_000;
+/// Heartbeat intervals that a new leader listens before it declares a partition.
+const LISTEN_INTERVALS: u64 = 3;
+/// Heartbeat intervals within which a member counts as heard.
+const FRESH_INTERVALS: u64 = 5;
+
+/// What is remembered of one member.
+#[derive(Debug, Clone, Default)]
+struct Memory {
+    /// When anybody heard it last; signed, because an inherited age may reach back before this clock's zero.
+    heard_ns: Option<i128>,
+    /// The last heartbeat that reached this leader, and when.
+    last: Option<(Heartbeat, u64)>,
+    /// Since when it has been in sync.
+    in_sync_since_ns: Option<u64>,
+    /// No rejoin is declared before this.
+    rejoin_not_before_ns: u64,
+}
+
+/// See the module's documentation.
+#[derive(Debug, Clone, Default)]
+pub struct Detector {
+    led: Option<(Leadership, u64)>,
+    members: BTreeMap<(ClusterName, MemberName), Memory>,
+    relays_ns: BTreeMap<CoordinatorId, u64>,
+    watches: BTreeMap<ClusterName, StepWatch>,
+    refusals: BTreeMap<ClusterName, String>,
+}
+
+impl Detector {
+    /// A detector of a node that does not lead.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// This node leads now. `inherited` are ages as of `now_ns`: the last leader's report plus the time since.
+    pub fn begin_leadership(&mut self, leadership: Leadership, now_ns: u64, inherited: Vec<Hearing>) {
+        *self = Self { led: Some((leadership, now_ns)), ..Self::default() };
+        self.merge(now_ns, inherited);
+    }
+
+    /// This node leads no more.
+    pub fn end_leadership(&mut self) {
+        *self = Self::default();
+    }
+
+    /// A heartbeat arrived, directly or through a relay.
+    pub fn on_heartbeat(&mut self, now_ns: u64, heartbeat: &Heartbeat) {
+        let memory = self.members.entry((heartbeat.cluster.clone(), heartbeat.member.clone())).or_default();
+        memory.heard_ns = memory.heard_ns.max(Some(i128::from(now_ns)));
+        memory.last = Some((heartbeat.clone(), now_ns));
+    }
+
+    /// A follower said whom it has heard.
+    pub fn on_relay_report(&mut self, now_ns: u64, from: CoordinatorId, heard: Vec<Hearing>) {
+        self.relays_ns.insert(from, now_ns);
+        self.merge(now_ns, heard);
+    }
+
+    fn merge(&mut self, now_ns: u64, heard: Vec<Hearing>) {
+        for hearing in heard {
+            let memory = self.members.entry((hearing.cluster, hearing.member)).or_default();
+            let heard_ns = i128::from(now_ns) - i128::from(hearing.age_ms) * 1_000_000;
+            memory.heard_ns = memory.heard_ns.max(Some(heard_ns));
+        }
+    }
+
+    /// The last report of a member that reached this leader, and its age in ms.
+    pub fn last_report(
+        &self,
+        now_ns: u64,
+        cluster: &ClusterName,
+        member: &MemberName,
+    ) -> Option<(&Heartbeat, u64)> {
+        let memory = self.members.get(&(cluster.clone(), member.clone()))?;
+        memory.last.as_ref().map(|(heartbeat, at_ns)| (heartbeat, now_ns.saturating_sub(*at_ns) / 1_000_000))
+    }
+
+    /// Why the last wish for an operation of this cluster was not granted by the core.
+    pub fn refusal(&self, cluster: &ClusterName) -> Option<&str> {
+        self.refusals.get(cluster).map(String::as_str)
+    }
+
+    /// What should be proposed now. `voters` is the number of coordinators.
+    ///
+    /// Wishes that the core would reject are kept back, with the reason in [`Detector::refusal`]: the log stays empty
+    /// while nothing can be done.
+    pub fn tick(&mut self, now_ns: u64, state: &State, voters: usize) -> Vec<Body> {
+        let Some((leadership, _)) = self.led else { return Vec::new() };
+        let mut bodies = Vec::new();
+        for (name, cluster) in &state.clusters {
+            let mut wishes: Vec<Body> = self.overdue(now_ns, name, cluster).into_iter().collect();
+            wishes.extend(self.sync_confirmed(now_ns, name, cluster));
+            wishes.extend(self.trigger(now_ns, name, cluster, voters).map(Body::Declare));
+            self.refusals.remove(name);
+            for body in wishes {
+                match accepted(leadership, name, cluster, &body) {
+                    Ok(()) => {
+                        self.proposed(now_ns, &body, cluster);
+                        bodies.push(body);
+                        break;
+                    }
+                    Err(reason) => {
+                        self.refusals.insert(name.clone(), reason);
+                    }
+                }
+            }
+        }
+        bodies
+    }
+
+    fn memory(&self, cluster: &ClusterName, member: &MemberName) -> Option<&Memory> {
+        self.members.get(&(cluster.clone(), member.clone()))
+    }
+
+    /// The last heartbeat, if it is fresh.
+    fn fresh(&self, now_ns: u64, cluster: &Cluster, member: &MemberName) -> Option<(&Heartbeat, u64)> {
+        let (heartbeat, age_ms) = self.last_report(now_ns, &cluster.config.name, member)?;
+        let fresh_ms = cluster.config.policy.heartbeat_interval_ms.saturating_mul(FRESH_INTERVALS);
+        (age_ms <= fresh_ms).then_some((heartbeat, age_ms))
+    }
+
+    /// What is known now, for a declaration.
+    pub fn evidence(&self, now_ns: u64, cluster: &Cluster) -> DeclareEvidence {
+        let name = &cluster.config.name;
+        let primary = cluster.appointment.as_ref().map(|appointment| &appointment.member);
+        let last = primary.and_then(|member| self.last_report(now_ns, name, member));
+        let members = cluster.config.members.keys().filter(|member| Some(*member) != primary);
+        DeclareEvidence {
+            instance: None,
+            primary_lsn: last.and_then(|(heartbeat, _)| heartbeat.report.wal.write_lsn),
+            primary_age_ms: last.map(|(heartbeat, age_ms)| age_ms + heartbeat.report.wal.sample_age_ms),
+            heard: members.filter(|member| self.fresh(now_ns, cluster, member).is_some()).cloned().collect(),
+            empty: false,
+            lineage: Epoch::NONE,
+        }
+    }
+}
+
+/// Whether the core would accept `body`, tried on a copy of this one cluster.
+fn accepted(
+    leadership: Leadership,
+    name: &ClusterName,
+    cluster: &Cluster,
+    body: &Body,
+) -> Result<(), String> {
+    let mut state = State::default();
+    state.clusters.insert(name.clone(), cluster.clone());
+    let proposal = Proposal { wall_ms: 0, proposer: leadership.node, body: body.clone() };
+    state.dry_run(leadership, &proposal).map(|_| ()).map_err(|rejection| rejection.to_string())
+}

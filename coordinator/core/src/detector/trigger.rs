@@ -1,0 +1,147 @@
+//! The triggers of DESIGN section 7, and the wishes that keep a cluster whole: bootstrap and rejoin.
+
+use regent_types::{ClusterName, DataForm, DiskProbe, Epoch, Heartbeat, MemberName, PostgresState};
+
+use super::{Detector, LISTEN_INTERVALS, RELAY_FRESH_NS};
+use crate::{Appointment, Body, Cluster, Declare, SyncState, Trigger};
+
+impl Detector {
+    /// The most urgent operation that this cluster needs now.
+    pub(super) fn trigger(
+        &self,
+        now_ns: u64,
+        name: &ClusterName,
+        cluster: &Cluster,
+        voters: usize,
+    ) -> Option<Declare> {
+        let Some(appointment) = &cluster.appointment else {
+            return self.bootstrap(now_ns, cluster);
+        };
+        // Nothing new to fence: a running operation sees to it.
+        if cluster.fenced_through == cluster.epoch {
+            return None;
+        }
+        self.primary_trouble(now_ns, name, cluster, appointment, voters)
+            .map(|trigger| self.declare(now_ns, cluster, &appointment.member, trigger))
+            .or_else(|| self.rejoin(now_ns, cluster))
+    }
+
+    fn declare(&self, now_ns: u64, cluster: &Cluster, member: &MemberName, trigger: Trigger) -> Declare {
+        Declare {
+            cluster: cluster.config.name.clone(),
+            expected_epoch: cluster.epoch,
+            member: member.clone(),
+            trigger,
+            evidence: self.evidence(now_ns, cluster),
+        }
+    }
+
+    fn bootstrap(&self, now_ns: u64, cluster: &Cluster) -> Option<Declare> {
+        let member = &cluster.config.initial_primary;
+        let (heartbeat, _) = self.fresh(now_ns, cluster, member)?;
+        let report = &heartbeat.report;
+        let ready = report.guard.reachable
+            && report.guard.refused.is_none()
+            && report.postgres.state == PostgresState::Stopped
+            && matches!(report.data.form, DataForm::Empty | DataForm::Primary);
+        if !ready {
+            return None;
+        }
+        let mut declare = self.declare(now_ns, cluster, member, Trigger::Bootstrap);
+        declare.evidence.instance = Some((heartbeat.instance, heartbeat.boot.clone()));
+        declare.evidence.empty = report.data.form == DataForm::Empty;
+        Some(declare)
+    }
+
+    fn primary_trouble(
+        &self,
+        now_ns: u64,
+        name: &ClusterName,
+        cluster: &Cluster,
+        appointment: &Appointment,
+        voters: usize,
+    ) -> Option<Trigger> {
+        let policy = &cluster.config.policy;
+        let silent_ms = self.silence_ms(now_ns, name, &appointment.member);
+        if silent_ms >= policy.partition_timeout_ms {
+            return self.listened(now_ns, cluster, voters).then_some(Trigger::Partition { silent_ms });
+        }
+        let (heartbeat, age_ms) = self.fresh(now_ns, cluster, &appointment.member)?;
+        if heartbeat.instance != appointment.instance {
+            let reachable = heartbeat.report.guard.reachable;
+            let (bound, found) = (appointment.instance, heartbeat.instance);
+            return reachable.then_some(Trigger::InstanceChanged { bound, found });
+        }
+        appointment.established?;
+        local_trouble(heartbeat, age_ms, policy.disk_stall_timeout_ms, policy.postgres_down_timeout_ms)
+    }
+
+    /// A new leader has listened for some intervals, and a quorum of relays has reported.
+    fn listened(&self, now_ns: u64, cluster: &Cluster, voters: usize) -> bool {
+        let Some((_, began_ns)) = self.led else { return false };
+        let listen_ns = cluster.config.policy.heartbeat_interval_ms * LISTEN_INTERVALS * 1_000_000;
+        let fresh =
+            self.relays_ns.values().filter(|at_ns| now_ns.saturating_sub(**at_ns) <= RELAY_FRESH_NS).count();
+        now_ns.saturating_sub(began_ns) >= listen_ns && fresh + 1 > voters / 2
+    }
+
+    fn rejoin(&self, now_ns: u64, cluster: &Cluster) -> Option<Declare> {
+        let (appointment, _) = cluster.established()?;
+        if cluster.operation.is_some() {
+            return None;
+        }
+        let members = cluster.config.members.keys().filter(|member| **member != appointment.member);
+        members.into_iter().find_map(|member| {
+            let (heartbeat, _) = self.fresh(now_ns, cluster, member)?;
+            let memory = self.memory(&cluster.config.name, member)?;
+            if now_ns < memory.rejoin_not_before_ns || !heartbeat.report.guard.reachable {
+                return None;
+            }
+            let why = not_in_sync(cluster, member, heartbeat)?;
+            let mut declare = self.declare(now_ns, cluster, member, Trigger::NotInSync { why });
+            declare.evidence.lineage = heartbeat.report.data.lineage;
+            Some(declare)
+        })
+    }
+
+    /// A proposal leaves: a rejoin of the same member is not wished for again at once.
+    pub(super) fn proposed(&mut self, now_ns: u64, body: &Body, cluster: &Cluster) {
+        let Body::Declare(Declare { member, trigger: Trigger::NotInSync { .. }, .. }) = body else { return };
+        let pause_ns = cluster.config.policy.heartbeat_interval_ms.saturating_mul(5_000_000);
+        let key = (cluster.config.name.clone(), member.clone());
+        self.members.entry(key).or_default().rejoin_not_before_ns = now_ns.saturating_add(pause_ns);
+    }
+}
+
+fn local_trouble(heartbeat: &Heartbeat, age_ms: u64, stall_max_ms: u64, down_max_ms: u64) -> Option<Trigger> {
+    let report = &heartbeat.report;
+    match &report.disk.probe {
+        DiskProbe::Failed { error } => return Some(Trigger::DiskFailure { probe: error.clone() }),
+        DiskProbe::Stalled { for_ms } if for_ms + age_ms >= stall_max_ms => {
+            let probe = format!("an fsync has not come back for {} ms", for_ms + age_ms);
+            return Some(Trigger::DiskFailure { probe });
+        }
+        DiskProbe::Stalled { .. } | DiskProbe::Ok { .. } | DiskProbe::NotProbed => {}
+    }
+    let down_ms = report.postgres.not_accepting_for_ms;
+    (!report.postgres.accepting && down_ms >= down_max_ms).then_some(Trigger::PostgresDown { down_ms })
+}
+
+fn not_in_sync(cluster: &Cluster, member: &MemberName, heartbeat: &Heartbeat) -> Option<String> {
+    match cluster.sync.get(member) {
+        None => Some("never in sync".into()),
+        Some(SyncState::Unconfirmed { why }) => Some(why.clone()),
+        // Confirmed for an older epoch: the history went on without it being seen.
+        Some(SyncState::Confirmed { epoch }) if *epoch < newest(cluster) => {
+            Some(format!("confirmed for epoch {epoch} only"))
+        }
+        Some(SyncState::Confirmed { .. }) => {
+            let form = heartbeat.report.data.form;
+            (form != DataForm::Standby).then(|| format!("its data directory is {form:?}"))
+        }
+    }
+}
+
+fn newest(cluster: &Cluster) -> Epoch {
+    cluster.history.last().map_or(Epoch::NONE, |record| record.epoch)
+}

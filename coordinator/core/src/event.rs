@@ -1,0 +1,69 @@
+//! Events: what `apply` says has changed. Each names the rule that made it.
+
+use regent_types::{ClusterName, Epoch, MemberName, OperationId};
+use serde::{Deserialize, Serialize};
+
+/// What happened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum EventKind {
+    /// A cluster was added or changed.
+    ClusterConfigured,
+    /// An operation began.
+    Declared,
+    /// FenceDecided: no leader grants this epoch any more.
+    FenceDecided,
+    /// A fence proof was recorded.
+    FenceProven,
+    /// No candidate may be promoted yet.
+    Waiting,
+    /// The epoch rose: a primary was appointed.
+    Appointed,
+    /// A promotion was verified.
+    Promoted,
+    /// A promotion failed; the next rung is tried.
+    PromotionFailed,
+    /// The embedded zone has a new record.
+    RecordChanged,
+    /// Every DNS provider has the record.
+    Redirected,
+    /// The marker row came back.
+    Validated,
+    /// A member became a standby.
+    Rejoined,
+    /// A member is a confirmed standby.
+    SyncConfirmed,
+    /// The loss is known.
+    LossFinal,
+    /// An operation ended.
+    Ended,
+    /// Automation was paused.
+    Paused,
+    /// Automation was resumed.
+    Resumed,
+}
+
+/// One event, kept in the replicated state for `watch`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Event {
+    /// Counts up over all clusters, from 1.
+    pub sequence: u64,
+    /// Log index of the entry.
+    pub index: u64,
+    /// Wall time of the proposer, ms (display only).
+    pub wall_ms: u64,
+    /// The cluster.
+    pub cluster: ClusterName,
+    /// The cluster's epoch after the event.
+    pub epoch: Epoch,
+    /// What.
+    pub kind: EventKind,
+    /// The rule that made it, e.g. `5.4 lease expired`.
+    pub rule: String,
+    /// In words.
+    pub text: String,
+    /// The operation.
+    pub operation: Option<OperationId>,
+    /// The member.
+    pub member: Option<MemberName>,
+}

@@ -1,0 +1,201 @@
+//! A leader's memory of the leases that may be valid (DESIGN sections 5.2 and 5.3). Never replicated: no lease costs a
+//! log write.
+//!
+//! The caller holds one lock over this table and the replicated [`State`], so that a grant and the applying of
+//! `FenceDecided` are ordered: either the grant comes first and the bound covers it, or the fence does and the grant is
+//! refused.
+//!
+//! Invariants, each with the schedule that breaks promise 1 without it:
+//! - *confirmed*: a grant needs a quorum round begun after the heartbeat arrived. Without it a deposed leader behind a
+//!   partition extends the lease of a primary that the new leader has proved expired.
+//! - *applied*: the state has applied the round's read index. Without it a new leader grants an epoch whose
+//!   `FenceDecided` it has in its log and not in its state.
+//! - *bound first*: the bound is raised in the same critical section as the decision to grant, and never falls.
+//! - *new leadership, new bound*: it assumes a lease granted at its election. An old leader's grant counts from a stamp
+//!   older than the quorum round that confirmed it, and that round is older than the election that a later quorum made.
+
+use std::collections::BTreeMap;
+
+use regent_types::{Acknowledgement, ClusterName, Grant, Heartbeat, LeaseDecision, LeaseRefusal};
+
+use crate::{Cluster, FenceProof, Leadership, State};
+
+/// A finished read-index round.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Confirmed {
+    /// The leadership that a quorum confirmed.
+    pub leadership: Leadership,
+    /// The state must have applied at least this.
+    pub read_index: u64,
+}
+
+/// The table cannot answer: this node's leadership is not the one in question, or its state is behind.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum NotLeading {
+    /// Another leadership, or none.
+    #[error("asked for {asked}, this node leads as {current:?}")]
+    OtherLeadership {
+        /// As named by the caller.
+        asked: Leadership,
+        /// This node's.
+        current: Option<Leadership>,
+    },
+    /// The state has not applied the round's read index.
+    #[error("applied {applied}, the round's read index is {read_index}")]
+    Behind {
+        /// Applied.
+        applied: u64,
+        /// Needed.
+        read_index: u64,
+    },
+}
+
+/// Why there is no proof by expiry yet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum BoundPending {
+    /// A lease may still be valid.
+    #[error("a lease may be valid for another {remaining_ns} ns")]
+    Remaining {
+        /// For how long, ns.
+        remaining_ns: u64,
+    },
+    /// The table cannot tell.
+    #[error(transparent)]
+    NotLeading(#[from] NotLeading),
+    /// No such cluster.
+    #[error("unknown cluster")]
+    UnknownCluster,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Led {
+    leadership: Leadership,
+    elected_ns: u64,
+}
+
+/// The latest instant, per cluster, until which a lease may be valid.
+#[derive(Debug, Clone, Default)]
+pub struct LeaseTable {
+    led: Option<Led>,
+    until_ns: BTreeMap<ClusterName, u64>,
+    granted_ns: BTreeMap<ClusterName, u64>,
+}
+
+impl LeaseTable {
+    /// A table of a node that does not lead.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// A new leadership of this node begins. `now_ns` is on its monotonic clock, not before the election.
+    pub fn begin(&mut self, leadership: Leadership, now_ns: u64) {
+        if self.led.is_some_and(|led| led.leadership == leadership) {
+            return;
+        }
+        self.led = Some(Led { leadership, elected_ns: now_ns });
+        self.until_ns.clear();
+        self.granted_ns.clear();
+    }
+
+    /// This node leads no more.
+    pub fn end(&mut self) {
+        self.led = None;
+        self.until_ns.clear();
+        self.granted_ns.clear();
+    }
+
+    /// The running leadership.
+    pub fn leadership(&self) -> Option<Leadership> {
+        self.led.map(|led| led.leadership)
+    }
+
+    /// Answers a heartbeat that arrived before the round of `confirmed` began.
+    pub fn grant(
+        &mut self,
+        now_ns: u64,
+        confirmed: &Confirmed,
+        state: &State,
+        heartbeat: &Heartbeat,
+    ) -> Result<Acknowledgement, NotLeading> {
+        self.led(confirmed.leadership)?;
+        if state.applied_index < confirmed.read_index {
+            return Err(NotLeading::Behind {
+                applied: state.applied_index,
+                read_index: confirmed.read_index,
+            });
+        }
+        let cluster = state.clusters.get(&heartbeat.cluster);
+        let lease = match decide(cluster, heartbeat) {
+            Ok(grant) => {
+                let terms = cluster.expect("granted: the cluster is known").config.policy.lease;
+                let until_ns = now_ns.saturating_add(terms.bound_ns());
+                let bound = self.until_ns.entry(heartbeat.cluster.clone()).or_default();
+                *bound = (*bound).max(until_ns);
+                self.granted_ns.insert(heartbeat.cluster.clone(), now_ns);
+                LeaseDecision::Granted(grant)
+            }
+            Err(refusal) => LeaseDecision::Refused(refusal),
+        };
+        Ok(Acknowledgement { nonce: heartbeat.nonce, lease, view: cluster.map(Cluster::view) })
+    }
+
+    /// The proof by expiry, once no lease can be valid any more. To be asked only while the fence of the current epoch is
+    /// decided in `state`: only then does no later grant follow.
+    pub fn bound_passed(
+        &self,
+        now_ns: u64,
+        leadership: Leadership,
+        state: &State,
+        name: &ClusterName,
+    ) -> Result<FenceProof, BoundPending> {
+        let led = self.led(leadership)?;
+        let cluster = state.clusters.get(name).ok_or(BoundPending::UnknownCluster)?;
+        assert_eq!(cluster.fenced_through, cluster.epoch, "a proof begins after FenceDecided");
+        let assumed_ns = led.elected_ns.saturating_add(cluster.config.policy.lease.bound_ns());
+        let until_ns = self.until_ns.get(name).map_or(assumed_ns, |until_ns| (*until_ns).max(assumed_ns));
+        if now_ns <= until_ns {
+            return Err(BoundPending::Remaining { remaining_ns: until_ns - now_ns + 1 });
+        }
+        Ok(FenceProof::LeaseExpired {
+            leadership,
+            led_for_ms: (now_ns - led.elected_ns) / 1_000_000,
+            passed_for_ms: (now_ns - until_ns) / 1_000_000,
+        })
+    }
+
+    /// What is left of the last lease that this leadership granted, ns; for display.
+    pub fn held(&self, now_ns: u64, cluster: &Cluster) -> Option<u64> {
+        let granted_ns = self.granted_ns.get(&cluster.config.name)?;
+        let ttl_ns = cluster.config.policy.lease.ttl_ms.saturating_mul(1_000_000);
+        granted_ns.saturating_add(ttl_ns).checked_sub(now_ns).filter(|left| *left > 0)
+    }
+
+    fn led(&self, asked: Leadership) -> Result<Led, NotLeading> {
+        let current = self.leadership();
+        self.led.filter(|led| led.leadership == asked).ok_or(NotLeading::OtherLeadership { asked, current })
+    }
+}
+
+/// Rule 2c: the epoch is current and not fenced, and the instance is the one it is bound to.
+fn decide(cluster: Option<&Cluster>, heartbeat: &Heartbeat) -> Result<Grant, LeaseRefusal> {
+    let unknown =
+        || LeaseRefusal::Unknown { cluster: heartbeat.cluster.clone(), member: heartbeat.member.clone() };
+    let cluster = cluster.ok_or_else(unknown)?;
+    if !cluster.config.members.contains_key(&heartbeat.member) {
+        return Err(unknown());
+    }
+    let epoch = cluster.epoch;
+    let holder = cluster.appointment.as_ref();
+    let Some(appointment) = holder.filter(|appointment| appointment.member == heartbeat.member) else {
+        return Err(LeaseRefusal::NotAppointed { epoch, holder: holder.map(|a| a.member.clone()) });
+    };
+    if cluster.leasable().is_none() {
+        return Err(LeaseRefusal::Fenced { epoch, fenced_through: cluster.fenced_through });
+    }
+    if appointment.instance != heartbeat.instance || appointment.boot != heartbeat.boot {
+        let (bound, presented) = (appointment.instance, heartbeat.instance);
+        return Err(LeaseRefusal::OtherInstance { epoch, bound, presented });
+    }
+    let ttl_ms = cluster.config.policy.lease.ttl_ms;
+    Ok(Grant { epoch, instance: appointment.instance, stamp_ns: heartbeat.stamp_ns, ttl_ms })
+}

@@ -1,0 +1,162 @@
+//! An operation: replicated steps with their times, evidence and result.
+
+use std::collections::BTreeSet;
+
+use regent_types::{InstanceId, MemberName, OperationId};
+use serde::{Deserialize, Serialize};
+
+use crate::{Appointment, Effect, FenceRecord, LossReport, Verdict, proposal::Evidence};
+
+/// What an operation is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Kind {
+    /// First appointment of a new cluster.
+    Bootstrap,
+    /// Unplanned change of primary, or re-appointment of the old one.
+    Failover,
+    /// A member becomes a standby of the primary.
+    Rejoin {
+        /// Which member.
+        member: MemberName,
+    },
+}
+
+/// What started an operation.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Trigger {
+    /// A new cluster.
+    Bootstrap,
+    /// The primary's agent was silent.
+    Partition {
+        /// For how long, ms.
+        silent_ms: u64,
+    },
+    /// PostgreSQL did not accept connections.
+    PostgresDown {
+        /// For how long, ms.
+        down_ms: u64,
+    },
+    /// The data directory's disk failed or stalled.
+    DiskFailure {
+        /// What the probe said.
+        probe: String,
+    },
+    /// The primary's guard restarted: its epoch is bound to an instance that is gone.
+    InstanceChanged {
+        /// The bound instance.
+        bound: InstanceId,
+        /// The one that lives.
+        found: InstanceId,
+    },
+    /// An operator asked.
+    Operator,
+    /// A member is not a confirmed standby of the current primary.
+    NotInSync {
+        /// Why.
+        why: String,
+    },
+}
+
+/// The steps of an operation, in order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Step {
+    /// Detected and declared; takes no time of its own.
+    Declare,
+    /// Waiting for a fence proof.
+    Fence,
+    /// No candidate may be promoted yet.
+    Choose,
+    /// Appointed; waiting for the verified promotion.
+    Promote,
+    /// DNS is being changed.
+    Redirect,
+    /// A marker row is written through the new name.
+    Validate,
+    /// Rejoin: salvage, rewind or clone, start.
+    Rebuild,
+    /// Rejoin: waiting for sync confirmed.
+    Confirm,
+    /// Ended.
+    Done,
+}
+
+/// One finished or running step.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StepRecord {
+    /// Which.
+    pub step: Step,
+    /// When it began, wall ms (display only).
+    pub began_wall_ms: u64,
+    /// When it ended, wall ms.
+    pub ended_wall_ms: Option<u64>,
+    /// What it found.
+    pub evidence: String,
+}
+
+/// How an operation ended.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OperationResult {
+    /// Done.
+    Done {
+        /// Something an operator should look at.
+        warning: Option<String>,
+    },
+    /// Gave way to another operation, or could not go on.
+    Aborted {
+        /// Why.
+        reason: String,
+    },
+}
+
+/// One operation of a cluster.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Operation {
+    /// Its number.
+    pub id: OperationId,
+    /// What it is.
+    pub kind: Kind,
+    /// What started it.
+    pub trigger: Trigger,
+    /// Who: `regent`, or an operator's identity.
+    pub actor: String,
+    /// Why, in words.
+    pub reason: String,
+    /// The appointment that it ends, if any.
+    pub from: Option<Appointment>,
+    /// What the leader knew when it was declared.
+    pub evidence: Evidence,
+    /// Where it is.
+    pub step: Step,
+    /// All steps so far.
+    pub steps: Vec<StepRecord>,
+    /// Effects that no outcome has retired.
+    pub effects: Vec<Effect>,
+    /// Number of the next effect.
+    pub next_effect: u32,
+    /// Fence rungs.
+    pub fences: Vec<FenceRecord>,
+    /// How each candidate fared, newest choice.
+    pub verdicts: Vec<Verdict>,
+    /// Targets whose promotion failed: the same instance is not tried again.
+    pub excluded: BTreeSet<(MemberName, InstanceId)>,
+    /// The target asked for by an operator.
+    pub wanted: Option<MemberName>,
+    /// An operator consented to lose what this member lacks.
+    pub consent: Option<MemberName>,
+    /// The chosen target.
+    pub target: Option<MemberName>,
+    /// What was, or may be, lost.
+    pub loss: LossReport,
+    /// Why it waits, if it does.
+    pub waiting: Option<String>,
+    /// How it ended.
+    pub result: Option<OperationResult>,
+    /// When it was declared, wall ms.
+    pub began_wall_ms: u64,
+    /// When it ended, wall ms.
+    pub ended_wall_ms: Option<u64>,
+}

@@ -1,0 +1,222 @@
+//! *Declare*: whether an operation may begin. Once it may, `FenceDecided` is part of the same entry, so that only two
+//! commits (this one and the proof) stand between detection and promotion.
+//!
+//! Declaring needs somebody who could take over: fencing a primary that nobody can replace would only be an outage.
+
+use regent_types::{Automation, MemberName};
+
+use super::{
+    Change,
+    automation::{remember, seen},
+    check_epoch, check_interruptible, cluster,
+    failover::{begin_fence, promote_first},
+    rejoin::begin_rejoin,
+    steps::{self, Start},
+};
+use crate::{
+    Cluster, Declare, EventKind, Kind, OperationResult, OperatorRequest, Rejection, RequestKind, State,
+    SyncState, Trigger, proposal::Evidence,
+};
+
+/// The detector's wish.
+pub(crate) fn declare(state: &mut State, change: &mut Change, declare: &Declare) -> Result<(), Rejection> {
+    let cluster = cluster(state, &declare.cluster)?;
+    check_epoch(cluster, declare.expected_epoch)?;
+    check_member(cluster, &declare.member)?;
+    match &declare.trigger {
+        Trigger::Bootstrap => bootstrap(cluster, change, declare),
+        Trigger::NotInSync { .. } => begin_rejoin(cluster, change, declare),
+        Trigger::Operator => Err(Rejection::NotWaiting),
+        Trigger::Partition { .. }
+        | Trigger::PostgresDown { .. }
+        | Trigger::DiskFailure { .. }
+        | Trigger::InstanceChanged { .. } => automatic_failover(cluster, change, declare),
+    }
+}
+
+fn check_member(cluster: &Cluster, member: &MemberName) -> Result<(), Rejection> {
+    if cluster.config.members.contains_key(member) {
+        return Ok(());
+    }
+    Err(Rejection::UnknownMember { cluster: cluster.config.name.clone(), member: member.clone() })
+}
+
+fn check_automatic(cluster: &Cluster) -> Result<(), Rejection> {
+    match cluster.automation {
+        Automation::Automatic => Ok(()),
+        Automation::Paused => Err(Rejection::Paused { by: cluster.paused_by.clone().unwrap_or_default() }),
+    }
+}
+
+fn bootstrap(cluster: &mut Cluster, change: &mut Change, declare: &Declare) -> Result<(), Rejection> {
+    check_automatic(cluster)?;
+    if cluster.appointment.is_some() {
+        return Err(Rejection::AlreadyBootstrapped { epoch: cluster.epoch });
+    }
+    if cluster.config.initial_primary != declare.member {
+        return Err(Rejection::NotPrimary { member: declare.member.clone(), epoch: cluster.epoch });
+    }
+    let (instance, boot) = declare.evidence.instance.clone().ok_or(Rejection::NoPrimary)?;
+    let start = Start {
+        kind: Kind::Bootstrap,
+        trigger: Trigger::Bootstrap,
+        actor: "regent".into(),
+        reason: format!("{} is the configured initial primary", declare.member),
+        evidence: declare.evidence.clone(),
+    };
+    steps::begin(cluster, change, start);
+    promote_first(cluster, change, &declare.member, instance, boot, declare.evidence.empty);
+    Ok(())
+}
+
+fn automatic_failover(
+    cluster: &mut Cluster,
+    change: &mut Change,
+    declare: &Declare,
+) -> Result<(), Rejection> {
+    check_automatic(cluster)?;
+    let appointment = cluster.appointment.as_ref().ok_or(Rejection::NoPrimary)?;
+    if appointment.member != declare.member {
+        return Err(Rejection::NotPrimary { member: declare.member.clone(), epoch: cluster.epoch });
+    }
+    if let Trigger::InstanceChanged { bound, .. } = &declare.trigger
+        && appointment.instance != *bound
+    {
+        return Err(Rejection::NotPrimary { member: declare.member.clone(), epoch: cluster.epoch });
+    }
+    check_interruptible(cluster)?;
+    // After a restart of its guard the primary itself can be re-appointed.
+    if !matches!(declare.trigger, Trigger::InstanceChanged { .. }) {
+        check_candidates(cluster, &declare.evidence, None)?;
+    }
+    let reason = describe(&declare.trigger, &declare.member);
+    let start = Start {
+        kind: Kind::Failover,
+        trigger: declare.trigger.clone(),
+        actor: "regent".into(),
+        reason,
+        evidence: declare.evidence.clone(),
+    };
+    supersede(cluster, change, &start.reason);
+    steps::begin(cluster, change, start);
+    begin_fence(cluster, change);
+    Ok(())
+}
+
+/// An operator's failover.
+pub(crate) fn request_failover(
+    state: &mut State,
+    change: &mut Change,
+    request: &OperatorRequest,
+) -> Result<(), Rejection> {
+    let RequestKind::Failover { to, consent_to_loss, evidence } = &request.kind else {
+        return Err(Rejection::NotWaiting);
+    };
+    let cluster = cluster(state, &request.cluster)?;
+    if let Some(operation) = seen(cluster, request) {
+        change.touched(cluster);
+        change.answered(operation);
+        return Ok(());
+    }
+    check_epoch(cluster, request.expected_epoch)?;
+    let appointment = cluster.appointment.as_ref().ok_or(Rejection::NoPrimary)?;
+    for member in to.iter().chain(consent_to_loss) {
+        check_member(cluster, member)?;
+        if *member == appointment.member {
+            return Err(Rejection::AlreadyPrimary { member: member.clone(), epoch: cluster.epoch });
+        }
+    }
+    check_interruptible(cluster)?;
+    check_candidates(cluster, evidence, to.as_ref())?;
+    let start = Start {
+        kind: Kind::Failover,
+        trigger: Trigger::Operator,
+        actor: request.actor.clone(),
+        reason: request.reason.clone(),
+        evidence: evidence.clone(),
+    };
+    supersede(cluster, change, &format!("an operator's failover ({})", request.reason));
+    steps::begin(cluster, change, start);
+    let operation = super::running(cluster);
+    operation.wanted = to.clone();
+    operation.consent = consent_to_loss.clone();
+    let id = operation.id;
+    remember(cluster, request, Some(id));
+    begin_fence(cluster, change);
+    Ok(())
+}
+
+/// Somebody who is heard and in sync could take over.
+fn check_candidates(
+    cluster: &Cluster,
+    evidence: &Evidence,
+    wanted: Option<&MemberName>,
+) -> Result<(), Rejection> {
+    let primary = cluster.appointment.as_ref().map(|appointment| &appointment.member);
+    let mut reasons = Vec::new();
+    for (name, member) in cluster.config.members.iter().filter(|(name, _)| Some(*name) != primary) {
+        let reason = if !member.promotable {
+            "not promotable by configuration".to_owned()
+        } else if let Some(wanted) = wanted.filter(|wanted| *wanted != name) {
+            format!("{wanted} was asked for")
+        } else if !evidence.heard.contains(name) {
+            "its agent is not heard".to_owned()
+        } else {
+            match cluster.sync.get(name) {
+                Some(SyncState::Confirmed { .. }) => return Ok(()),
+                Some(SyncState::Unconfirmed { why }) => format!("not in sync ({why})"),
+                None => "never in sync".to_owned(),
+            }
+        };
+        reasons.push(format!("{name}: {reason}"));
+    }
+    if reasons.is_empty() {
+        reasons.push("the cluster has no other member".to_owned());
+    }
+    Err(Rejection::NoCandidate { reasons: reasons.join("; ") })
+}
+
+/// Ends a running operation that gives way; [`check_interruptible`] has said that it may.
+pub(crate) fn supersede(cluster: &mut Cluster, change: &mut Change, by: &str) {
+    let Some(operation) = &cluster.operation else { return };
+    let result = match operation.kind {
+        Kind::Rejoin { .. } => OperationResult::Aborted { reason: format!("gave way to: {by}") },
+        // The promotion itself was verified.
+        Kind::Bootstrap | Kind::Failover => {
+            let warning = format!("cut short in {:?} by: {by}", operation.step);
+            OperationResult::Done { warning: Some(warning) }
+        }
+    };
+    steps::finish(cluster, change, result, "superseded".into());
+}
+
+fn describe(trigger: &Trigger, member: &MemberName) -> String {
+    match trigger {
+        Trigger::Partition { silent_ms } => {
+            format!("no coordinator that reaches the leader has heard {member} for {silent_ms} ms")
+        }
+        Trigger::PostgresDown { down_ms } => {
+            format!("PostgreSQL of {member} has accepted no connection for {down_ms} ms")
+        }
+        Trigger::DiskFailure { probe } => format!("the data directory's disk of {member} failed: {probe}"),
+        Trigger::InstanceChanged { bound, found } => {
+            format!("the guard of {member} restarted: instance {bound} is gone, {found} is there")
+        }
+        Trigger::Bootstrap | Trigger::Operator | Trigger::NotInSync { .. } => String::new(),
+    }
+}
+
+/// An event for the beginning of the operation.
+pub(crate) fn declared(cluster: &Cluster, change: &mut Change, member: &MemberName) {
+    let Some(operation) = &cluster.operation else { return };
+    let text = format!("{}: {}", name(&operation.kind), operation.reason);
+    change.event(cluster, EventKind::Declared, "7 trigger", Some(member), text);
+}
+
+fn name(kind: &Kind) -> &'static str {
+    match kind {
+        Kind::Bootstrap => "bootstrap",
+        Kind::Failover => "failover",
+        Kind::Rejoin { .. } => "rejoin",
+    }
+}

@@ -1,0 +1,166 @@
+//! Rejoin: a member becomes a standby of the primary; *sync confirmed* ends it. Until then it is not promotable.
+
+use regent_types::{
+    Branch, ClusterName, Directive, EffectKey, Epoch, Lsn, MemberName, RejoinMethod, RejoinedEvidence,
+    Upstream,
+};
+
+use super::{
+    Change, check_epoch, cluster,
+    declare::declared,
+    running,
+    steps::{self, Start, add_effect, enter, finish, retire},
+};
+use crate::{
+    Cluster, Declare, EffectKind, EventKind, Kind, LossReport, OperationResult, Rejection, State, Step,
+    SyncState, Trigger,
+};
+
+/// The detector has found a member that is not a confirmed standby.
+pub(crate) fn begin_rejoin(
+    cluster: &mut Cluster,
+    change: &mut Change,
+    declare: &Declare,
+) -> Result<(), Rejection> {
+    let member = &declare.member;
+    let (appointment, established) = cluster.established().ok_or(Rejection::NoPrimary)?;
+    let (primary, epoch) = (appointment.member.clone(), appointment.epoch);
+    if *member == primary {
+        return Err(Rejection::NoRejoin {
+            member: member.clone(),
+            reason: format!("it is the primary of epoch {epoch}"),
+        });
+    }
+    if let Some(operation) = &cluster.operation {
+        return Err(Rejection::OperationRunning { operation: operation.id, step: operation.step });
+    }
+    let why = match &declare.trigger {
+        Trigger::NotInSync { why } => why.clone(),
+        _ => String::new(),
+    };
+    let config = &cluster.config.members[&primary];
+    let upstream = Upstream {
+        member: primary.clone(),
+        epoch,
+        host: config.host.clone(),
+        port: config.port,
+        timeline: established.timeline,
+    };
+    let branches = branches(cluster, declare.evidence.lineage);
+    let rewind_timeout_ms = cluster.config.policy.rewind_timeout_ms;
+    let start = Start {
+        kind: Kind::Rejoin { member: member.clone() },
+        trigger: declare.trigger.clone(),
+        actor: "regent".into(),
+        reason: format!("{member} is not in sync with {primary}: {why}"),
+        evidence: declare.evidence.clone(),
+    };
+    cluster.sync.insert(member.clone(), SyncState::Unconfirmed { why });
+    steps::begin(cluster, change, start);
+    running(cluster).target = Some(member.clone());
+    declared(cluster, change, member);
+    let reason = running(cluster).reason.clone();
+    enter(running(cluster), change, Step::Rebuild, reason);
+    let directive = Directive::Rejoin { upstream, branches, rewind_timeout_ms };
+    add_effect(cluster, change, epoch, EffectKind::Agent { member: member.clone(), directive });
+    Ok(())
+}
+
+/// Where the history since `lineage` changed timelines, oldest first. WAL of a member beyond the first one's switch
+/// point is divergent.
+fn branches(cluster: &Cluster, lineage: Epoch) -> Vec<Branch> {
+    let pairs = cluster.history.windows(2);
+    pairs
+        .filter(|pair| {
+            pair[1].epoch > lineage && pair[0].established.timeline != pair[1].established.timeline
+        })
+        .map(|pair| Branch {
+            epoch: pair[0].epoch,
+            timeline: pair[0].established.timeline,
+            switch_lsn: pair[1].established.switch_lsn,
+        })
+        .collect()
+}
+
+/// The member has started as a standby.
+pub(crate) fn rejoined(
+    cluster: &mut Cluster,
+    change: &mut Change,
+    key: &EffectKey,
+    evidence: &RejoinedEvidence,
+) {
+    retire(cluster, key);
+    let member = running(cluster).target.clone();
+    let why = evidence.reason.as_ref().map_or(String::new(), |reason| format!(" ({reason})"));
+    let text = format!(
+        "{:?}{why}: {} bytes copied in {} ms",
+        evidence.method, evidence.copied_bytes, evidence.elapsed_ms
+    );
+    change.event(cluster, EventKind::Rejoined, "8 rejoin", member.as_ref(), text.clone());
+    enter(running(cluster), change, Step::Confirm, text);
+    if let Some(member) = member {
+        settle_loss(cluster, change, &member, evidence);
+    }
+}
+
+/// The old primary has been read: what its failover lost is known now.
+fn settle_loss(cluster: &mut Cluster, change: &mut Change, member: &MemberName, evidence: &RejoinedEvidence) {
+    let loss = match (&evidence.salvage, evidence.method) {
+        (Some(salvage), _) => LossReport::Final(salvage.clone()),
+        (None, RejoinMethod::Unchanged | RejoinMethod::Repointed | RejoinMethod::Rewound) => LossReport::None,
+        // Cloned over nothing readable: what was lost stays an upper bound.
+        (None, RejoinMethod::Cloned) => return,
+    };
+    let open = cluster.finished.iter_mut().rev().find(|operation| {
+        matches!(operation.loss, LossReport::UpperBound(_))
+            && operation.from.as_ref().is_some_and(|from| from.member == *member)
+    });
+    let Some(operation) = open else { return };
+    let id = operation.id;
+    let text = match &loss {
+        LossReport::Final(salvage) => format!(
+            "operation {id} lost {} transactions, {} bytes ({} to {}), kept in {}",
+            salvage.transactions,
+            salvage.bytes(),
+            salvage.from_lsn,
+            salvage.to_lsn,
+            salvage.folder
+        ),
+        _ => format!("operation {id} lost nothing"),
+    };
+    operation.loss = loss;
+    change.event(cluster, EventKind::LossFinal, "8 loss", Some(member), text);
+}
+
+/// It could not: the detector will declare it again.
+pub(crate) fn rejoin_failed(cluster: &mut Cluster, change: &mut Change, reason: &str) {
+    if let Some(member) = running(cluster).target.clone() {
+        cluster.sync.insert(member, SyncState::Unconfirmed { why: reason.to_owned() });
+    }
+    let result = OperationResult::Aborted { reason: reason.to_owned() };
+    finish(cluster, change, result, reason.to_owned());
+}
+
+/// The standby was in sync for the whole window.
+pub(crate) fn sync_confirmed(
+    state: &mut State,
+    change: &mut Change,
+    name: &ClusterName,
+    member: &MemberName,
+    epoch: Epoch,
+    received_lsn: Lsn,
+) -> Result<(), Rejection> {
+    let cluster = cluster(state, name)?;
+    check_epoch(cluster, epoch)?;
+    let confirming = cluster.operation.as_ref().is_some_and(|operation| {
+        operation.step == Step::Confirm && operation.target.as_ref() == Some(member)
+    });
+    if !confirming {
+        return Err(Rejection::NotWaiting);
+    }
+    cluster.sync.insert(member.clone(), SyncState::Confirmed { epoch });
+    let text = format!("{member} streams epoch {epoch}, received {received_lsn}");
+    change.event(cluster, EventKind::SyncConfirmed, "8 sync confirmed", Some(member), text.clone());
+    finish(cluster, change, OperationResult::Done { warning: None }, text);
+    Ok(())
+}

@@ -1,0 +1,149 @@
+//! Proposals: the only things that enter the log.
+
+use regent_types::{
+    BootId, CandidateReport, ClusterName, CoordinatorId, EffectKey, Epoch, FencedEvidence, InstanceId, Lsn,
+    MemberName, OperationId, Outcome, RequestId,
+};
+use serde::{Deserialize, Serialize};
+
+use crate::{ClusterConfig, FenceProof, Step, Trigger};
+
+/// One entry of the log.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Proposal {
+    /// Wall time of the proposer, ms: for display only, no decision reads it.
+    pub wall_ms: u64,
+    /// Who proposed it.
+    pub proposer: CoordinatorId,
+    /// What.
+    pub body: Body,
+}
+
+/// What is proposed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Body {
+    /// Add a cluster, or change its configuration.
+    Configure(Box<ClusterConfig>),
+    /// The detector wants an operation.
+    Declare(Declare),
+    /// An operator wants something.
+    Request(OperatorRequest),
+    /// The executor has a proof and the candidates' reports.
+    FenceProven {
+        /// The `Fence` effect.
+        key: EffectKey,
+        /// The proof, begun after that effect was committed.
+        proof: FenceProof,
+        /// Reports of the candidates, prepared after the proof.
+        candidates: Vec<CandidateReport>,
+    },
+    /// The candidates have reported again.
+    CandidatesReported {
+        /// The `Collect` effect.
+        key: EffectKey,
+        /// The old primary's guard has acknowledged by now.
+        acknowledged: Option<FencedEvidence>,
+        /// Reports.
+        candidates: Vec<CandidateReport>,
+    },
+    /// What came of an effect.
+    Outcome {
+        /// Which.
+        key: EffectKey,
+        /// What.
+        outcome: Outcome,
+    },
+    /// A step has lasted longer than its deadline on the leader's clock.
+    StepOverdue {
+        /// The cluster.
+        cluster: ClusterName,
+        /// The operation.
+        operation: OperationId,
+        /// The step that was meant.
+        step: Step,
+        /// The epoch that was meant.
+        epoch: Epoch,
+        /// For how long it lasted, ms.
+        after_ms: u64,
+    },
+    /// A standby has been in sync for the whole window.
+    SyncConfirmed {
+        /// The cluster.
+        cluster: ClusterName,
+        /// The standby.
+        member: MemberName,
+        /// The epoch whose primary it streams from.
+        epoch: Epoch,
+        /// What it had received.
+        received_lsn: Lsn,
+    },
+}
+
+/// The detector's wish for an operation.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Declare {
+    /// The cluster.
+    pub cluster: ClusterName,
+    /// The epoch that the detector saw: another one by now means that its evidence is stale.
+    pub expected_epoch: Epoch,
+    /// The member it is about: the silent primary, the member to bootstrap or to rejoin.
+    pub member: MemberName,
+    /// Why.
+    pub trigger: Trigger,
+    /// What the detector knows.
+    pub evidence: Evidence,
+}
+
+/// What the leader knew when it declared.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Evidence {
+    /// Instance and boot of `member`, when it is heard (bootstrap).
+    pub instance: Option<(InstanceId, BootId)>,
+    /// The primary's WAL at its last report.
+    pub primary_lsn: Option<Lsn>,
+    /// Age of that report, ms.
+    pub primary_age_ms: Option<u64>,
+    /// Members other than the primary that are heard and could be candidates.
+    pub heard: Vec<MemberName>,
+    /// `member`'s data directory is empty (bootstrap).
+    pub empty: bool,
+    /// The newest epoch that `member`'s data descends from (rejoin).
+    pub lineage: Epoch,
+}
+
+/// A mutating call of an operator.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OperatorRequest {
+    /// The cluster.
+    pub cluster: ClusterName,
+    /// Who, e.g. `regent://operator/alice`.
+    pub actor: String,
+    /// Why.
+    pub reason: String,
+    /// The epoch that the operator saw.
+    pub expected_epoch: Epoch,
+    /// The same id a second time returns the first answer.
+    pub request_id: RequestId,
+    /// What.
+    pub kind: RequestKind,
+}
+
+/// What an operator wants.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum RequestKind {
+    /// Fail over now.
+    Failover {
+        /// To this member, or to the best one.
+        to: Option<MemberName>,
+        /// Consent to lose what this member lacks.
+        consent_to_loss: Option<MemberName>,
+        /// What the leader knew.
+        evidence: Evidence,
+    },
+    /// Stop automation; leases and self-fencing go on.
+    Pause,
+    /// Start automation again.
+    Resume,
+    /// Take the risk that the fenced epoch's instance still writes: an exception to promise 1.
+    AssumeFenced,
+}

@@ -1,0 +1,173 @@
+//! The replicated state. Only [`State::apply`] changes it.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    net::IpAddr,
+};
+
+use regent_types::{
+    Automation, BootId, ClusterName, ClusterView, Epoch, InstanceId, Lsn, MemberName, OperationId,
+    PrimaryView, RequestId, SystemId, Timeline,
+};
+use serde::{Deserialize, Serialize};
+
+use crate::{ClusterConfig, Effect, Event, Operation};
+
+/// Newest events kept for `watch`.
+pub(crate) const EVENTS_KEPT: usize = 2_000;
+/// Finished operations kept per cluster.
+pub(crate) const OPERATIONS_KEPT: usize = 100;
+/// Request ids remembered per cluster.
+pub(crate) const REQUESTS_KEPT: usize = 1_000;
+
+/// Everything that is replicated.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct State {
+    /// By name.
+    pub clusters: BTreeMap<ClusterName, Cluster>,
+    /// The newest events, oldest first.
+    pub events: VecDeque<Event>,
+    /// Sequence number of the next event, from 1.
+    pub next_event: u64,
+    /// Index of the last applied entry.
+    pub applied_index: u64,
+}
+
+/// A verified promotion.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Established {
+    /// The timeline that it writes.
+    pub timeline: Timeline,
+    /// Where that timeline left the one before.
+    pub switch_lsn: Lsn,
+    /// The cluster's system identifier.
+    pub system_id: SystemId,
+}
+
+/// An appointment: epoch, member and the instance that the epoch is bound to.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Appointment {
+    /// The epoch.
+    pub epoch: Epoch,
+    /// The primary.
+    pub member: MemberName,
+    /// The only instance that may hold the lease.
+    pub instance: InstanceId,
+    /// Its boot.
+    pub boot: BootId,
+    /// Set when the promotion was verified.
+    pub established: Option<Established>,
+}
+
+/// One epoch that was established: the cluster's history, for ancestry.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EpochRecord {
+    /// The epoch.
+    pub epoch: Epoch,
+    /// Its primary.
+    pub member: MemberName,
+    /// Its timeline and where it began.
+    pub established: Established,
+}
+
+/// Whether a member is a confirmed standby.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SyncState {
+    /// In sync with the history of this epoch.
+    Confirmed {
+        /// The epoch.
+        epoch: Epoch,
+    },
+    /// Not promotable.
+    Unconfirmed {
+        /// Why.
+        why: String,
+    },
+}
+
+/// The record that a DNS provider publishes, with its epoch beside it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DnsRecord {
+    /// The epoch that made it: a lower one never overwrites it.
+    pub epoch: Epoch,
+    /// The primary.
+    pub member: MemberName,
+    /// Where clients go.
+    pub address: IpAddr,
+    /// TTL, seconds.
+    pub ttl_s: u32,
+}
+
+/// One cluster.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Cluster {
+    /// As configured.
+    pub config: ClusterConfig,
+    /// How much happens by itself.
+    pub automation: Automation,
+    /// Who paused it and why.
+    pub paused_by: Option<String>,
+    /// The current epoch: raised only by `authority`.
+    pub epoch: Epoch,
+    /// The current appointment.
+    pub appointment: Option<Appointment>,
+    /// FenceDecided holds for every epoch up to this one.
+    pub fenced_through: Epoch,
+    /// Established epochs, oldest first.
+    pub history: Vec<EpochRecord>,
+    /// By member.
+    pub sync: BTreeMap<MemberName, SyncState>,
+    /// The embedded zone's record.
+    pub record: Option<DnsRecord>,
+    /// The running operation.
+    pub operation: Option<Operation>,
+    /// Ended operations, oldest first.
+    pub finished: VecDeque<Operation>,
+    /// Number of the next operation, from 1.
+    pub next_operation: u64,
+    /// Request ids answered before, oldest first, with their operation (if they started one).
+    pub requests: VecDeque<(RequestId, Option<OperationId>)>,
+}
+
+impl Cluster {
+    /// The appointment that may hold a lease now: current and not fenced.
+    pub fn leasable(&self) -> Option<&Appointment> {
+        self.appointment.as_ref().filter(|a| a.epoch == self.epoch && a.epoch > self.fenced_through)
+    }
+
+    /// The established primary of the current epoch, if any.
+    pub fn established(&self) -> Option<(&Appointment, Established)> {
+        self.appointment.as_ref().and_then(|a| a.established.map(|e| (a, e)))
+    }
+
+    /// Effects waiting for an outcome.
+    pub fn effects(&self) -> &[Effect] {
+        self.operation.as_ref().map_or(&[], |operation| &operation.effects)
+    }
+
+    /// What members may know.
+    pub fn view(&self) -> ClusterView {
+        ClusterView {
+            epoch: self.epoch,
+            fenced_through: self.fenced_through,
+            primary: self.appointment.as_ref().and_then(|appointment| {
+                let member = self.config.members.get(&appointment.member)?;
+                Some(PrimaryView {
+                    member: appointment.member.clone(),
+                    region: member.region.clone(),
+                    epoch: appointment.epoch,
+                    host: member.host.clone(),
+                    port: member.port,
+                    established: appointment.established.is_some(),
+                })
+            }),
+            members: self.config.members.keys().cloned().collect(),
+        }
+    }
+
+    /// A running or ended operation.
+    pub fn operation(&self, id: OperationId) -> Option<&Operation> {
+        self.operation.iter().chain(&self.finished).find(|operation| operation.id == id)
+    }
+}
