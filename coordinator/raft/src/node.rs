@@ -80,8 +80,9 @@ impl RaftNode {
         let (dir, node, group) = (options.data_dir.clone(), options.node_id, options.group.clone());
         let existing = options.expect_existing;
         let opened = tokio::task::spawn_blocking(move || {
-            let store = store::open(&dir, node, &group, existing)?;
-            Ok::<_, StartError>((store, SnapshotFile::open(&dir)?))
+            // The log last: it holds a lock, and whatever fails after it must close it.
+            let file = SnapshotFile::open(&dir)?;
+            Ok::<_, StartError>((store::open(&dir, node, &group, existing)?, file))
         });
         let recover = |reason: &dyn std::fmt::Display| StartError::Recover {
             dir: options.data_dir.clone(),

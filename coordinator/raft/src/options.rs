@@ -130,6 +130,9 @@ impl Options {
             quorum_loss_probe_interval: Some(2 * max),
             // A region that comes back must not depose the leader.
             enable_pre_vote: Some(true),
+            // By default a restarted leader goes on under its old vote. Its memory of what it granted is gone, so it
+            // must be a leadership of another name, which an election gives it.
+            enable_leader_restore: Some(false),
             install_snapshot_timeout: 60_000,
             max_payload_entries: 64,
             // Above the snapshot policy, or sending a snapshot might not cure the lag it was sent for.

@@ -262,3 +262,6 @@ impl RaftLogStorage<TypeConfig> for LogStore {
         self.write(|done| Job::Purge { upto, record, done }).await
     }
 }
+
+#[cfg(test)]
+mod tests;

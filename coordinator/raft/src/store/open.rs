@@ -135,9 +135,9 @@ fn verify(db: &Database, shared: &Shared) -> Result<(), StoreError> {
     *lock(&shared.purged) = purged;
 
     let log = read.open_table(LOG).map_err(|e| failed(e.into()))?;
-    let mut expected = purged.map_or(0, |id| id.index() + 1);
     let mut previous = purged;
-    for row in log.iter().map_err(|e| failed(e.into()))? {
+    let rows = log.iter().map_err(|e| failed(e.into()))?;
+    for (expected, row) in (purged.map_or(0, |id| id.index() + 1)..).zip(rows) {
         let (index, record) = row.map_err(|e| failed(e.into()))?;
         let damaged = |what| StoreError::Damaged {
             file: shared.file.clone(),
@@ -150,10 +150,12 @@ fn verify(db: &Database, shared: &Shared) -> Result<(), StoreError> {
             return Err(damaged(format!("index {expected} is missing before it")));
         }
         if previous.is_some_and(|previous| previous >= entry.log_id()) {
-            return Err(damaged(format!("its leadership is older than that of index {}", expected - 1)));
+            return Err(damaged(format!(
+                "its leadership is older than that of index {}",
+                index.value().saturating_sub(1)
+            )));
         }
         previous = Some(entry.log_id());
-        expected += 1;
     }
     Ok(())
 }

@@ -11,7 +11,7 @@ use std::{
 };
 
 use openraft::storage::IOFlushed;
-use redb::{ReadableTable, Table};
+use redb::Table;
 use tokio::sync::oneshot;
 
 use super::{COMMITTED, LOG, META, PURGED, Shared, VOTE, encode_meta, lock};
@@ -131,7 +131,6 @@ fn transaction(
             }
             None => {}
         }
-        debug_assert!(log.first()?.is_none_or(|(_, record)| !record.value().is_empty()));
     }
     write.commit()?;
     Ok(())
