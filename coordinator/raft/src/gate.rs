@@ -19,6 +19,10 @@ use tokio::time::Instant;
 
 use crate::types::{LeaderId, Metrics, TypeConfig};
 
+/// Length of a quiet period, in leases (a lease is `election_timeout_max`). Two are what openraft asks for: one until the
+/// followers are free, one until the slower of them stands. The third is for ticks, Pre-Vote and round trips.
+pub(crate) const QUIET_LEASES: u32 = 3;
+
 pub(crate) struct QuorumGate {
     lease: Duration,
     metrics: OnceLock<WatchReceiverOf<TypeConfig, Metrics>>,
@@ -60,8 +64,7 @@ impl QuorumGate {
 
 fn is_open(silence: Duration, lease: Duration) -> bool {
     let Some(over) = silence.checked_sub(lease) else { return true };
-    // The period is two leases, as in `Options::check`.
-    (over.as_nanos() / (2 * lease).as_nanos()) % 2 == 1
+    (over.as_nanos() / (QUIET_LEASES * lease).as_nanos()) % 2 == 1
 }
 
 #[cfg(test)]
@@ -73,8 +76,8 @@ mod tests {
         let lease = Duration::from_secs(1);
         let at = |ms| is_open(Duration::from_millis(ms), lease);
         assert!(at(0) && at(999));
-        assert!(!at(1000) && !at(2999));
-        assert!(at(3000) && at(4999));
-        assert!(!at(5000));
+        assert!(!at(1000) && !at(3999));
+        assert!(at(4000) && at(6999));
+        assert!(!at(7000));
     }
 }

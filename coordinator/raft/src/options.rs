@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
 use openraft::{Config, SnapshotPolicy};
 use tonic::transport::Channel;
 
-use crate::StartError;
+use crate::{StartError, gate::QUIET_LEASES};
 
 /// Where a member of the group is reached.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -127,7 +127,7 @@ impl Options {
             election_timeout_max: max,
             // A leader that is heard but hears nobody must fall silent, or its followers never elect another
             // (openraft #2080): quiet for this long after a lease without a quorum, then one try as long.
-            quorum_loss_probe_interval: Some(2 * max),
+            quorum_loss_probe_interval: Some(u64::from(QUIET_LEASES) * max),
             // A region that comes back must not depose the leader.
             enable_pre_vote: Some(true),
             // By default a restarted leader goes on under its old vote. Its memory of what it granted is gone, so it

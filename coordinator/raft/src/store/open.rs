@@ -52,8 +52,22 @@ pub(crate) fn open(
         .set_check_integrity_on_open(true)
         .create(&file)
         .map_err(|e| failed(e.into()))?;
+    let store = begin(db, &file, &wanted, beside.is_some() || expect_existing)?;
+    if beside.is_none() {
+        wanted.write(dir)?;
+    }
+    Ok(store)
+}
+
+/// Takes a database into use. A `known` node's must have been used before.
+pub(super) fn begin(
+    db: Database,
+    file: &Path,
+    wanted: &Identity,
+    known: bool,
+) -> Result<LogStore, StoreError> {
     let shared = Arc::new(Shared {
-        file: file.clone(),
+        file: file.to_path_buf(),
         db: Mutex::new(None),
         tail: Mutex::new(BTreeMap::new()),
         vote: Mutex::new(None),
@@ -61,18 +75,14 @@ pub(crate) fn open(
         purged: Mutex::new(None),
         failure: Mutex::new(None),
     });
-    claim(&db, &shared, &wanted, beside.is_some() || expect_existing)?;
-    if beside.is_none() {
-        wanted.write(dir)?;
-    }
+    claim(&db, &shared, wanted, known)?;
     verify(&db, &shared)?;
     *lock(&shared.db) = Some(Arc::new(db));
     let (jobs, queue) = mpsc::channel();
     let thread = shared.clone();
-    std::thread::Builder::new()
-        .name("raft-log".into())
-        .spawn(move || writer::run(thread, queue))
-        .map_err(|source| StoreError::Io { action: "start the writer of", path: file.clone(), source })?;
+    std::thread::Builder::new().name("raft-log".into()).spawn(move || writer::run(thread, queue)).map_err(
+        |source| StoreError::Io { action: "start the writer of", path: file.to_path_buf(), source },
+    )?;
     Ok(LogStore { shared, jobs })
 }
 

@@ -1,13 +1,21 @@
 //! openraft's own suite, and what it does not ask: restarts, strangers, damage.
 
-use std::{collections::BTreeSet, fs, path::Path, sync::Arc};
+use std::{
+    collections::BTreeSet,
+    fs,
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
 
 use openraft::{
     EntryPayload, RaftLogReader, StorageError,
     storage::{IOFlushed, RaftLogStorage, RaftLogStorageExt},
     testing::log::{StoreBuilder, Suite},
 };
-use redb::ReadableTable;
+use redb::{ReadableTable, StorageBackend, backends::InMemoryBackend};
 use tempfile::TempDir;
 
 use super::*;
@@ -210,4 +218,60 @@ async fn a_record_changed_behind_the_page_checksums_is_named() {
     drop(db);
     let error = contents(dir.path()).await.unwrap_err();
     assert!(error.contains("table log, index 21: index 20 is missing before it"), "{error}");
+}
+
+/// A disk in memory whose fsync fails while it is told to.
+#[derive(Debug)]
+struct Disk {
+    memory: InMemoryBackend,
+    broken: Arc<AtomicBool>,
+}
+
+impl StorageBackend for Disk {
+    fn len(&self) -> io::Result<u64> {
+        self.memory.len()
+    }
+    fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+        self.memory.read(offset, out)
+    }
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        self.memory.set_len(len)
+    }
+    fn sync_data(&self) -> io::Result<()> {
+        if self.broken.load(Ordering::SeqCst) {
+            return Err(io::Error::other("fsync fails"));
+        }
+        self.memory.sync_data()
+    }
+    fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+        self.memory.write(offset, data)
+    }
+}
+
+/// What a kernel could not write it may drop, and report the next fsync as a success.
+#[tokio::test]
+async fn after_a_failed_fsync_nothing_is_acknowledged_any_more() {
+    let broken = Arc::new(AtomicBool::new(false));
+    let disk = Disk { memory: InMemoryBackend::new(), broken: broken.clone() };
+    let db = Database::builder().create_with_backend(disk).unwrap();
+    let wanted = identity::Identity { node: 1, group: "g".into() };
+    let mut store = open::begin(db, Path::new("disk"), &wanted, false).unwrap();
+    store.blocking_append(entries(0..3)).await.unwrap();
+    broken.store(true, Ordering::SeqCst);
+    let error = store.blocking_append(entries(3..4)).await.unwrap_err();
+    assert!(error.to_string().contains("disk cannot be used as a log"), "{error}");
+    broken.store(false, Ordering::SeqCst);
+    for result in [
+        store.save_vote(&Vote::new(9, 1)).await,
+        store.append(entries(3..4), IOFlushed::noop()).await,
+        store.truncate_after(None).await,
+        store.purge(id(1)).await,
+        store.save_committed(None).await,
+    ] {
+        let error = result.unwrap_err().to_string();
+        assert!(error.starts_with("no more writes after a failed one"), "{error}");
+    }
+    let mut reader = store.get_log_reader().await;
+    assert_eq!(reader.read_vote().await.unwrap(), None);
+    store.close().await;
 }

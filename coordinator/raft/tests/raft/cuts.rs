@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use regent_raft::{ConfirmError, ProposeError};
+use regent_raft::{ConfirmError, ProposeError, TransferError};
 
 use crate::group::{ELECTION, Group, eventually, in_ms, others, soon};
 
@@ -102,5 +102,31 @@ async fn a_leader_that_is_heard_but_hears_nobody_is_replaced() {
         group.links.set(other, old, true);
     }
     group.agree_on("line 3").await;
+    group.kill_all().await;
+}
+
+/// openraft has no way back from a hand-over whose request was lost: it would refuse proposals for ever.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_hand_over_that_is_lost_ends_in_an_election() {
+    let mut group = Group::start(|_| {}).await;
+    let (old, before) = group.leader().await;
+    let [target, _] = others(old);
+    group.propose(old, 0..3).await;
+    eventually("the target is caught up", || {
+        let status = group.node(old).status();
+        status
+            .followers
+            .get(&target)
+            .is_some_and(|f| f.matched_index == status.last_index && f.heard_age_ms.is_some())
+    })
+    .await;
+    group.links.set(old, target, false);
+    let lost = group.node(old).transfer_leader(target, in_ms(600)).await.unwrap_err();
+    assert_eq!(lost, TransferError::Overdue { to: target });
+    let (new, after) = group.leader().await;
+    assert!(after.leadership > before.leadership);
+    group.links.set(old, target, true);
+    group.propose(new, 3..5).await;
+    group.agree_on("line 4").await;
     group.kill_all().await;
 }
