@@ -42,6 +42,12 @@ impl WallOffset {
         Self { offset_ns }
     }
 
+    /// Two clocks that agree.
+    #[cfg(test)]
+    pub(crate) fn zero() -> Self {
+        Self { offset_ns: 0 }
+    }
+
     /// Translates microseconds since 1970 into monotonic nanoseconds.
     pub fn to_monotonic_ns(self, wall_us: i64) -> u64 {
         (i128::from(wall_us) * 1000 - self.offset_ns).max(0) as u64

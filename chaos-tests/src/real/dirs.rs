@@ -77,10 +77,10 @@ pub fn build_dir() -> Result<PathBuf> {
     Ok(dir.to_path_buf())
 }
 
-/// Finds a built file by name, next to the running program or in `deps`.
+/// Finds a built file by name, next to the running program or among the examples.
 pub fn built_file(name: &str, how_to_build: &str) -> Result<PathBuf> {
     let dir = build_dir()?;
-    for candidate in [dir.join(name), dir.join("deps").join(name)] {
+    for candidate in [dir.join(name), dir.join("examples").join(name)] {
         if candidate.is_file() {
             return Ok(candidate);
         }

