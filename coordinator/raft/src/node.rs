@@ -256,12 +256,6 @@ impl RaftNode {
         task.await.unwrap_or_else(|error| Err(TransferError::Fatal { reason: error.to_string() }))
     }
 
-    /// Takes a snapshot soon, whatever the policy says.
-    pub async fn take_snapshot(&self) -> Result<(), ProposeError> {
-        let fatal = |error: &dyn std::fmt::Display| ProposeError::Fatal { reason: error.to_string() };
-        self.inner.raft.trigger().snapshot().await.map_err(|error| fatal(&error))
-    }
-
     /// Leaves the group to itself, writes what is to be written and lets go of the directory.
     pub async fn shutdown(&self) {
         if let Err(error) = self.inner.raft.shutdown().await {

@@ -92,7 +92,13 @@ pub async fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
 
 impl Group {
     pub async fn start(tune: fn(&mut Options)) -> Self {
+        Self::start_far(Duration::ZERO, tune).await
+    }
+
+    /// With links that take so long in each direction.
+    pub async fn start_far(delay: Duration, tune: fn(&mut Options)) -> Self {
         let mut group = Self::stopped(tune).await;
+        group.links = Links::new(&[1, 2, 3], delay).await;
         for node in [1, 2, 3] {
             group.run(node).await.unwrap();
         }
@@ -101,7 +107,7 @@ impl Group {
 
     pub async fn stopped(tune: fn(&mut Options)) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        Self { links: Links::new(&[1, 2, 3]).await, members: BTreeMap::new(), dir, tune }
+        Self { links: Links::new(&[1, 2, 3], Duration::ZERO).await, members: BTreeMap::new(), dir, tune }
     }
 
     pub fn data_dir(&self, node: u64) -> PathBuf {

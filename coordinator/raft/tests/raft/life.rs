@@ -4,6 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use regent_proto::raft::{RaftPayload, raft_service_client::RaftServiceClient};
 use regent_raft::{Connector, Options, ProposeError, StartError, TransferError};
+use tokio::time::Instant;
 use tonic::Code;
 
 use crate::{
@@ -204,4 +205,41 @@ async fn options_that_cannot_work_are_named() {
         assert!(matches!(error, StartError::Option { .. }));
         assert!(error.to_string().contains(expected), "{error} lacks {expected:?}");
     }
+}
+
+/// The default time-outs on links of 110 ms round trip: one leader throughout, and nothing waits for more than the line.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn links_of_110_ms_carry_the_default_time_outs() {
+    let mut group = Group::start_far(Duration::from_millis(55), |options| {
+        let given = Options::new(1, "x", Default::default(), "", options.connector.clone());
+        options.heartbeat_interval = given.heartbeat_interval;
+        options.election_timeout_min = given.election_timeout_min;
+        options.election_timeout_max = given.election_timeout_max;
+    })
+    .await;
+    let (leader, before) = group.leader().await;
+    for line in 0..20 {
+        let begun = Instant::now();
+        group.propose(leader, line..line + 1).await;
+        let proposed = begun.elapsed();
+        let confirmed = group.node(leader).confirm_leadership(soon()).await.unwrap();
+        assert_eq!(confirmed.leadership, before.leadership);
+        // Round trip and fsync are 0.12 s; a heartbeat under way may stand before ours; the rest is a busy machine.
+        let took = (proposed, begun.elapsed() - proposed);
+        assert!(took.0 < Duration::from_secs(1) && took.1 < Duration::from_secs(1), "{took:?}");
+    }
+    group.agree_on("line 19").await;
+    let [target, _] = others(leader);
+    eventually("the target is caught up", || {
+        let status = group.node(leader).status();
+        status.followers.get(&target).is_some_and(|f| f.matched_index == status.last_index)
+    })
+    .await;
+    group.node(leader).transfer_leader(target, soon()).await.unwrap();
+    assert_eq!(group.leader().await.0, target);
+    group.kill(target).await;
+    let begun = Instant::now();
+    group.leader().await;
+    assert!(begun.elapsed() < Duration::from_secs(6), "no leader for {:?}", begun.elapsed());
+    group.kill_all().await;
 }

@@ -5,6 +5,7 @@ use std::{
     collections::BTreeMap,
     net::SocketAddr,
     sync::{Arc, Mutex},
+    time::Duration,
 };
 
 use regent_raft::{Connector, tuned};
@@ -14,7 +15,8 @@ use tokio::{
         TcpListener, TcpStream,
         tcp::{OwnedReadHalf, OwnedWriteHalf},
     },
-    sync::watch,
+    sync::{mpsc, watch},
+    time::{Instant, sleep_until},
 };
 use tonic::transport::{Channel, Endpoint};
 
@@ -24,10 +26,12 @@ pub struct Links {
     proxies: BTreeMap<(u64, u64), SocketAddr>,
     /// Whether bytes pass from the first to the second, whoever opened the connection.
     open: BTreeMap<(u64, u64), watch::Sender<bool>>,
+    /// From one end to the other.
+    delay: Duration,
 }
 
 impl Links {
-    pub async fn new(nodes: &[u64]) -> Arc<Self> {
+    pub async fn new(nodes: &[u64], delay: Duration) -> Arc<Self> {
         let pairs: Vec<(u64, u64)> =
             nodes.iter().flat_map(|a| nodes.iter().map(move |b| (*a, *b))).filter(|(a, b)| a != b).collect();
         let mut listeners = Vec::new();
@@ -38,7 +42,7 @@ impl Links {
             listeners.push((*pair, listener));
         }
         let open = pairs.iter().map(|pair| (*pair, watch::channel(true).0)).collect();
-        let links = Arc::new(Self { servers: Mutex::new(BTreeMap::new()), proxies, open });
+        let links = Arc::new(Self { servers: Mutex::new(BTreeMap::new()), proxies, open, delay });
         for (pair, listener) in listeners {
             tokio::spawn(links.clone().serve(pair, listener));
         }
@@ -68,22 +72,39 @@ impl Links {
             let Ok(server) = TcpStream::connect(address).await else { continue };
             let (client_read, client_write) = client.into_split();
             let (server_read, server_write) = server.into_split();
-            tokio::spawn(pump(client_read, server_write, self.open[&(from, to)].subscribe()));
-            tokio::spawn(pump(server_read, client_write, self.open[&(to, from)].subscribe()));
+            tokio::spawn(pump(client_read, server_write, self.open[&(from, to)].subscribe(), self.delay));
+            tokio::spawn(pump(server_read, client_write, self.open[&(to, from)].subscribe(), self.delay));
         }
     }
 }
 
-async fn pump(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, mut open: watch::Receiver<bool>) {
+/// Bytes wait out the delay side by side, as on a long line, not one after another.
+async fn pump(mut from: OwnedReadHalf, to: OwnedWriteHalf, open: watch::Receiver<bool>, delay: Duration) {
+    let (line, arrivals) = mpsc::unbounded_channel();
+    let deliver = tokio::spawn(deliver(arrivals, to, open));
     let mut buffer = vec![0; 16 * 1024];
-    while let Ok(read) = from.read(&mut buffer).await {
-        if open.wait_for(|open| *open).await.is_err()
-            || read == 0
-            || to.write_all(&buffer[..read]).await.is_err()
-        {
+    while let Ok(read @ 1..) = from.read(&mut buffer).await {
+        if line.send((Instant::now() + delay, buffer[..read].to_vec())).is_err() {
+            break;
+        }
+    }
+    drop(line);
+    deliver.await.unwrap();
+}
+
+async fn deliver(
+    mut arrivals: mpsc::UnboundedReceiver<(Instant, Vec<u8>)>,
+    mut to: OwnedWriteHalf,
+    mut open: watch::Receiver<bool>,
+) {
+    while let Some((at, bytes)) = arrivals.recv().await {
+        sleep_until(at).await;
+        if open.wait_for(|open| *open).await.is_err() || to.write_all(&bytes).await.is_err() {
             return;
         }
     }
+    // The end of a stream does not pass a cut either.
+    open.wait_for(|open| *open).await.ok();
 }
 
 /// What one member connects with: by way of its own proxies, whatever the address says.
