@@ -1,0 +1,272 @@
+//! Flags and arguments, with examples in every help text.
+
+use std::{path::PathBuf, time::Duration};
+
+use clap::{Args, Parser, Subcommand, ValueEnum, builder::FalseyValueParser};
+use regent_types::{ClusterName, MemberName, RequestId};
+
+const EXIT_CODES: &str = "\
+Exit codes:
+  0  done
+  1  refused by the cluster, or the operation was aborted or rolled back
+  2  usage or configuration
+  3  no coordinator could be reached, or none has a leader
+  4  still waiting when the time was up";
+
+/// The operator's command line of Regent.
+#[derive(Debug, Parser)]
+#[command(name = "regentctl", version, about, after_help = EXIT_CODES, max_term_width = 100)]
+pub struct Cli {
+    #[command(flatten)]
+    pub(crate) global: Global,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Global options")]
+pub(crate) struct Global {
+    /// Configuration file [default: ~/.config/regent/regentctl.toml, then /etc/regent/regentctl.toml].
+    #[arg(long, global = true, env = "REGENT_CONFIG", value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// A coordinator, HOST:PORT; repeat it to name several. Any of them answers any call.
+    #[arg(
+        long = "endpoint",
+        global = true,
+        env = "REGENT_ENDPOINTS",
+        value_delimiter = ',',
+        value_name = "ADDRESS"
+    )]
+    pub endpoints: Vec<String>,
+    /// The CA whose word counts, PEM.
+    #[arg(long, global = true, env = "REGENT_CA", value_name = "FILE")]
+    pub ca: Option<PathBuf>,
+    /// Your certificate, PEM.
+    #[arg(long, global = true, env = "REGENT_CERT", value_name = "FILE")]
+    pub cert: Option<PathBuf>,
+    /// Its key, PEM.
+    #[arg(long, global = true, env = "REGENT_KEY", value_name = "FILE")]
+    pub key: Option<PathBuf>,
+    /// How long one coordinator may take to answer [default: 5s].
+    #[arg(long, global = true, env = "REGENT_TIMEOUT", value_name = "TIME", value_parser = humantime::parse_duration)]
+    pub timeout: Option<Duration>,
+    /// Speak without TLS; loopback addresses only.
+    #[arg(long, global = true, env = "REGENT_PLAINTEXT", value_parser = FalseyValueParser::new())]
+    pub plaintext: bool,
+    /// Tables for people or JSON for scripts.
+    #[arg(long, short = 'o', global = true, value_enum, default_value_t = Format::Table)]
+    pub output: Format,
+    /// Colours; `auto` means on a terminal, unless NO_COLOR is set.
+    #[arg(long, global = true, value_enum, default_value_t = Color::Auto)]
+    pub color: Color,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Format {
+    Table,
+    Json,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Color {
+    Auto,
+    Always,
+    Never,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Show coordinators, clusters, members and what is running.
+    #[command(after_help = "Examples:\n  regentctl status\n  regentctl status gravl --watch\n  \
+                            regentctl status gravl -o json | jq -r '.clusters[0].primary'")]
+    Status(StatusArgs),
+    /// Follow the events, from the oldest that is kept or from a sequence number.
+    #[command(after_help = "Examples:\n  regentctl watch\n  regentctl watch --cluster gravl --from 1200\n  \
+                            regentctl watch -o json | jq -r .kind")]
+    Watch(WatchArgs),
+    /// Fail over to another member, now.
+    #[command(
+        after_help = "Examples:\n  regentctl failover gravl --reason 'eu-north-1 is flooded' --dry-run\n  \
+                            regentctl failover gravl --reason 'eu-north-1 is flooded' --to us-east-1 --wait\n  \
+                            regentctl failover gravl --reason 'runbook 7' --expected-epoch 4 --yes -o json\n\n\
+                            Without --expected-epoch the status is read first and the plan is shown. With the same\n\
+                            --request-id a repeated call returns the first answer, so a lost answer is no risk."
+    )]
+    Failover(FailoverArgs),
+    /// Let nothing start by itself; leases and self-fencing go on.
+    #[command(after_help = "Example:\n  regentctl pause gravl --reason 'network maintenance until 14:00'")]
+    Pause(AutomationArgs),
+    /// Let failover start by itself again.
+    #[command(after_help = "Example:\n  regentctl resume gravl --reason 'maintenance is over'")]
+    Resume(AutomationArgs),
+    /// List a cluster's operations, or show the report of one.
+    #[command(after_help = "Examples:\n  regentctl history gravl\n  regentctl history gravl 7\n  \
+                            regentctl history gravl 7 -o json | jq .loss_final")]
+    History(HistoryArgs),
+    /// Make and look at certificates; asks no coordinator.
+    #[command(subcommand)]
+    Pki(PkiCommand),
+    /// Print a completion script for a shell.
+    #[command(after_help = "Example:\n  regentctl completions bash > /etc/bash_completion.d/regentctl")]
+    Completions {
+        /// Which shell.
+        #[arg(value_enum)]
+        shell: clap_complete::Shell,
+    },
+    /// Print the version.
+    #[command(after_help = "Example:\n  regentctl version -o json")]
+    Version,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct StatusArgs {
+    /// Only this cluster.
+    pub cluster: Option<ClusterName>,
+    /// Show it again and again until interrupted.
+    #[arg(long)]
+    pub watch: bool,
+    /// Time between two looks with --watch.
+    #[arg(long, default_value = "1s", value_name = "TIME", value_parser = humantime::parse_duration)]
+    pub interval: Duration,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct WatchArgs {
+    /// First sequence number [default: the oldest that is kept].
+    #[arg(long, value_name = "SEQUENCE", default_value_t = 0, hide_default_value = true)]
+    pub from: u64,
+    /// Only this cluster.
+    #[arg(long)]
+    pub cluster: Option<ClusterName>,
+    /// End after so many events.
+    #[arg(long, value_name = "N")]
+    pub count: Option<u64>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct FailoverArgs {
+    /// Which cluster.
+    pub cluster: ClusterName,
+    /// Why; recorded with the operation.
+    #[arg(long, value_parser = reason)]
+    pub reason: String,
+    /// Whom to promote [default: the member that has most].
+    #[arg(long, value_name = "MEMBER")]
+    pub to: Option<MemberName>,
+    /// Refuse when the cluster is at another epoch [default: read the status first].
+    #[arg(long, value_name = "EPOCH")]
+    pub expected_epoch: Option<u64>,
+    /// Accept what promoting this member loses, beyond the lag bound.
+    #[arg(long, value_name = "MEMBER")]
+    pub consent_to_loss: Option<MemberName>,
+    /// Names this request: a second call with it returns the first answer [default: random].
+    #[arg(long, value_name = "ID", value_parser = request_id)]
+    pub request_id: Option<RequestId>,
+    /// Say what would be done and change nothing.
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Follow the operation to its end and print its report.
+    #[arg(long)]
+    pub wait: bool,
+    /// With --wait: give up following (not the operation) after this time.
+    #[arg(long, default_value = "30m", value_name = "TIME", value_parser = humantime::parse_duration)]
+    pub wait_timeout: Duration,
+    /// Do not ask for confirmation.
+    #[arg(long, short)]
+    pub yes: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct AutomationArgs {
+    /// Which cluster.
+    pub cluster: ClusterName,
+    /// Why; recorded.
+    #[arg(long, value_parser = reason)]
+    pub reason: String,
+    /// Refuse when the cluster is at another epoch [default: read the status first].
+    #[arg(long, value_name = "EPOCH")]
+    pub expected_epoch: Option<u64>,
+    /// Names this request: a second call with it returns the first answer [default: random].
+    #[arg(long, value_name = "ID", value_parser = request_id)]
+    pub request_id: Option<RequestId>,
+    /// Say what would change and change nothing.
+    #[arg(long)]
+    pub dry_run: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct HistoryArgs {
+    /// Which cluster.
+    pub cluster: ClusterName,
+    /// Number of an operation: show its report.
+    pub operation: Option<u64>,
+    /// At most so many, newest first.
+    #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub limit: u32,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum PkiCommand {
+    /// Make a certificate authority: ca.crt and ca.key.
+    #[command(after_help = "Example:\n  regentctl pki init --dir pki --name 'Regent of example.net'")]
+    Init {
+        /// Folder for the CA; made when it is missing.
+        #[arg(long, default_value = "pki")]
+        dir: PathBuf,
+        /// Common name of the CA.
+        #[arg(long, default_value = "Regent CA")]
+        name: String,
+        /// Validity in days.
+        #[arg(long, default_value_t = regent_pki::CA_DAYS_DEFAULT)]
+        days: u32,
+        /// Replace a CA that is there. Every certificate that it issued becomes worthless.
+        #[arg(long)]
+        force: bool,
+    },
+    /// Issue a certificate for an identity: NAME.crt and NAME.key.
+    #[command(after_help = "Examples:\n  regentctl pki issue coordinator/1\n  \
+                            regentctl pki issue agent/gravl/eu-north-1 --out /etc/regent/pki\n  \
+                            regentctl pki issue operator/alice viewer/grafana --days 90")]
+    Issue {
+        /// coordinator/ID, agent/CLUSTER/MEMBER, operator/NAME or viewer/NAME; several at once if you like.
+        #[arg(required = true, value_parser = identity)]
+        identities: Vec<regent_pki::Identity>,
+        /// Folder of the CA.
+        #[arg(long, default_value = "pki")]
+        dir: PathBuf,
+        /// Folder for the certificates [default: the CA's].
+        #[arg(long)]
+        out: Option<PathBuf>,
+        /// Validity in days.
+        #[arg(long, default_value_t = regent_pki::LEAF_DAYS_DEFAULT)]
+        days: u32,
+        /// Replace files that are there.
+        #[arg(long)]
+        force: bool,
+    },
+    /// Show whose a certificate is and until when.
+    #[command(after_help = "Example:\n  regentctl pki show pki/*.crt")]
+    Show {
+        /// Certificates, PEM.
+        #[arg(required = true)]
+        files: Vec<PathBuf>,
+    },
+}
+
+fn reason(text: &str) -> Result<String, String> {
+    let text = text.trim();
+    if text.is_empty() {
+        return Err("a reason is required: it is what the report will say".to_owned());
+    }
+    Ok(text.to_owned())
+}
+
+fn request_id(text: &str) -> Result<RequestId, String> {
+    RequestId::new(text).map_err(|error| error.to_string())
+}
+
+/// With or without `regent://`.
+fn identity(text: &str) -> Result<regent_pki::Identity, String> {
+    let full = if text.contains("://") { text.to_owned() } else { format!("regent://{text}") };
+    full.parse().map_err(|error: regent_pki::IdentityError| error.to_string())
+}

@@ -1,0 +1,74 @@
+//! One file a command. Each asks, prints and returns; what is common to the mutating ones is here.
+
+mod automation;
+mod failover;
+mod follow;
+mod history;
+mod pki;
+mod status;
+mod watch;
+
+use std::io;
+
+use clap::CommandFactory;
+use rand::Rng;
+use regent_proto::v1::{ClusterStatus, StatusRequest};
+use regent_types::{ClusterName, RequestId};
+use serde::Serialize;
+
+use crate::{
+    Cli, Failure, Settings,
+    cli::{Command, Global},
+    client::Client,
+    output::Output,
+};
+
+pub(crate) async fn run(cli: Cli) -> Result<(), Failure> {
+    let output = Output::new(&cli.global);
+    match cli.command {
+        Command::Status(args) => status::run(&connect(&cli.global)?, &output, args).await,
+        Command::Watch(args) => watch::run(&connect(&cli.global)?, &output, args).await,
+        Command::Failover(args) => failover::run(&connect(&cli.global)?, &output, args).await,
+        Command::Pause(args) => automation::pause(&connect(&cli.global)?, &output, args).await,
+        Command::Resume(args) => automation::resume(&connect(&cli.global)?, &output, args).await,
+        Command::History(args) => history::run(&connect(&cli.global)?, &output, args).await,
+        Command::Pki(command) => pki::run(&output, command),
+        Command::Completions { shell } => completions(&output, shell),
+        Command::Version => version(&output),
+    }
+}
+
+fn connect(global: &Global) -> Result<Client, Failure> {
+    Client::new(&Settings::resolve(global)?)
+}
+
+/// The named cluster as the leader sees it.
+async fn cluster_status(client: &Client, cluster: &ClusterName) -> Result<ClusterStatus, Failure> {
+    let request = StatusRequest { cluster: Some(cluster.to_string()) };
+    let reply = client.call(async |operators| operators.get_status(request.clone()).await).await?;
+    let found = reply.clusters.into_iter().find(|status| status.name == cluster.as_str());
+    found.ok_or_else(|| Failure::Refused(format!("not found: there is no cluster {cluster}")))
+}
+
+/// The given request id, or a random one.
+fn request_id(given: Option<RequestId>) -> RequestId {
+    given.unwrap_or_else(|| {
+        let number: u128 = rand::rng().random();
+        RequestId::new(format!("ctl-{number:032x}")).expect("hexadecimal digits are printable")
+    })
+}
+
+fn completions(output: &Output, shell: clap_complete::Shell) -> Result<(), Failure> {
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut Cli::command(), "regentctl", &mut script);
+    output.text(&String::from_utf8(script).map_err(|error| io::Error::other(error.to_string()))?)
+}
+
+fn version(output: &Output) -> Result<(), Failure> {
+    #[derive(Serialize)]
+    struct Version {
+        version: &'static str,
+    }
+    let version = Version { version: env!("CARGO_PKG_VERSION") };
+    output.print(&version, |version, _| format!("regentctl {}\n", version.version))
+}
