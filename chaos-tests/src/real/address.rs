@@ -4,7 +4,7 @@
 //! A block is the 254 hosts of one `127.x.y.0/24`, held by a file lock for as long as the block lives. Linux
 //! answers on all of 127/8 without any set-up.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
 
 use anyhow::{Context, Result, bail};
 
@@ -50,6 +50,24 @@ impl LoopbackBlock {
 pub fn free_port(ip: IpAddr) -> Result<SocketAddr> {
     let listener = TcpListener::bind((ip, 0)).with_context(|| format!("binding a free port on {ip}"))?;
     Ok(listener.local_addr()?)
+}
+
+/// Non-blocking TCP and UDP sockets bound to one port on `ip`, as a DNS server has.
+pub fn bind_both(ip: IpAddr) -> Result<(TcpListener, UdpSocket)> {
+    let mut last = None;
+    // A port free for one protocol may be taken for the other.
+    for _ in 0..64 {
+        let tcp = TcpListener::bind((ip, 0)).with_context(|| format!("binding a free port on {ip}"))?;
+        match UdpSocket::bind(tcp.local_addr()?) {
+            Ok(udp) => {
+                tcp.set_nonblocking(true)?;
+                udp.set_nonblocking(true)?;
+                return Ok((tcp, udp));
+            }
+            Err(error) => last = Some(error),
+        }
+    }
+    Err(last.expect("64 tries were made")).with_context(|| format!("no port on {ip} is free for TCP and UDP"))
 }
 
 #[cfg(test)]

@@ -190,9 +190,9 @@ mod tests {
     }
 
     async fn server(truncate: bool) -> SocketAddr {
-        let udp = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        let (tcp, udp) = crate::real::address::bind_both(Ipv4Addr::LOCALHOST.into()).unwrap();
+        let (tcp, udp) = (TcpListener::from_std(tcp).unwrap(), UdpSocket::from_std(udp).unwrap());
         let address = udp.local_addr().unwrap();
-        let tcp = TcpListener::bind(address).await.unwrap();
         tokio::spawn(async move {
             let mut buffer = [0; 512];
             while let Ok((len, from)) = udp.recv_from(&mut buffer).await {

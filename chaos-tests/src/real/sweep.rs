@@ -155,6 +155,17 @@ pub async fn interrupted() -> Result<&'static str> {
 mod tests {
     use super::*;
 
+    #[tokio::test]
+    async fn an_interrupt_is_told_and_not_obeyed() {
+        let asked = interrupted();
+        tokio::pin!(asked);
+        assert!(futures::poll!(asked.as_mut()).is_pending());
+        // SAFETY: the handlers are in place since the first poll.
+        unsafe { libc::raise(libc::SIGTERM) };
+        let told = tokio::time::timeout(Duration::from_secs(5), asked).await;
+        assert_eq!(told.unwrap().unwrap(), "SIGTERM");
+    }
+
     #[test]
     fn arguments_that_mention_the_root() {
         let root = Path::new("/tmp/regent-x-1");

@@ -12,6 +12,7 @@ use tokio::runtime::Runtime;
 use super::relay;
 use super::state::{LinkStats, OneWay};
 use super::udp;
+use crate::real::address::bind_both;
 
 /// Which direction of a pair is meant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -76,10 +77,41 @@ impl Net {
         local: SocketAddr,
         target: SocketAddr,
     ) -> Result<SocketAddr> {
-        let (there, back) = (self.link(from, to)?, self.link(to, from)?);
         let listener = std::net::TcpListener::bind(local)
             .with_context(|| format!("binding {local} for the link {from} -> {to}"))?;
         listener.set_nonblocking(true)?;
+        self.relay_tcp(from, to, listener, target)
+    }
+
+    /// Opens a UDP address on `local` through which `from` reaches the service at `target`, in `to`.
+    pub fn listen_udp(
+        &self,
+        from: &str,
+        to: &str,
+        local: SocketAddr,
+        target: SocketAddr,
+    ) -> Result<SocketAddr> {
+        let front = std::net::UdpSocket::bind(local)
+            .with_context(|| format!("binding {local} (UDP) for the link {from} -> {to}"))?;
+        front.set_nonblocking(true)?;
+        self.relay_udp(from, to, front, target)
+    }
+
+    /// Opens a UDP and a TCP address with the same port on `ip`, as a DNS server has.
+    pub fn listen_dns(&self, from: &str, to: &str, ip: IpAddr, target: SocketAddr) -> Result<SocketAddr> {
+        let (listener, front) = bind_both(ip)?;
+        self.relay_udp(from, to, front, target)?;
+        self.relay_tcp(from, to, listener, target)
+    }
+
+    fn relay_tcp(
+        &self,
+        from: &str,
+        to: &str,
+        listener: std::net::TcpListener,
+        target: SocketAddr,
+    ) -> Result<SocketAddr> {
+        let (there, back) = (self.link(from, to)?, self.link(to, from)?);
         let bound = listener.local_addr()?;
         let _guard = self.runtime().enter();
         let listener = TcpListener::from_std(listener)?;
@@ -97,36 +129,18 @@ impl Net {
         Ok(bound)
     }
 
-    /// Opens a UDP address on `local` through which `from` reaches the service at `target`, in `to`.
-    pub fn listen_udp(
+    fn relay_udp(
         &self,
         from: &str,
         to: &str,
-        local: SocketAddr,
+        front: std::net::UdpSocket,
         target: SocketAddr,
     ) -> Result<SocketAddr> {
         let (there, back) = (self.link(from, to)?, self.link(to, from)?);
-        let front = std::net::UdpSocket::bind(local)
-            .with_context(|| format!("binding {local} (UDP) for the link {from} -> {to}"))?;
-        front.set_nonblocking(true)?;
         let bound = front.local_addr()?;
         let _guard = self.runtime().enter();
         self.runtime().spawn(udp::relay(UdpSocket::from_std(front)?, target, there, back));
         Ok(bound)
-    }
-
-    /// Opens a UDP and a TCP address with the same port on `ip`, as a DNS server has.
-    pub fn listen_dns(&self, from: &str, to: &str, ip: IpAddr, target: SocketAddr) -> Result<SocketAddr> {
-        let mut last = None;
-        // The other protocol's port may be taken: another one then.
-        for _ in 0..16 {
-            let tcp = crate::real::address::free_port(ip)?;
-            match self.listen_udp(from, to, tcp, target) {
-                Ok(bound) => return self.listen_on(from, to, bound, target),
-                Err(error) => last = Some(error),
-            }
-        }
-        Err(last.expect("sixteen tries were made"))
     }
 
     /// Sets the delay of one direction, of what is sent from now on.

@@ -8,6 +8,7 @@ use tokio::net::{TcpListener, TcpStream, UdpSocket};
 use tokio::time::timeout;
 
 use super::{CutDirection, Net};
+use crate::real::address::bind_both;
 use crate::real::clock::wait_until;
 
 const SOON: Duration = Duration::from_secs(5);
@@ -15,6 +16,10 @@ const SILENCE: Duration = Duration::from_millis(150);
 
 async fn echo() -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    serve_echo(listener)
+}
+
+fn serve_echo(listener: TcpListener) -> SocketAddr {
     let address = listener.local_addr().unwrap();
     tokio::spawn(async move {
         while let Ok((mut stream, _)) = listener.accept().await {
@@ -218,6 +223,21 @@ async fn datagrams_are_delayed_and_lost() {
     client.send(b"again").await.unwrap();
     let len = timeout(SOON, client.recv(&mut buffer)).await.unwrap().unwrap();
     assert_eq!(&buffer[..len], b"again");
+}
+
+#[tokio::test]
+async fn a_name_server_is_reached_over_both_protocols_at_one_port() {
+    let (tcp, udp) = bind_both("127.0.0.1".parse().unwrap()).unwrap();
+    let target = serve_echo(TcpListener::from_std(tcp).unwrap());
+    let udp = UdpSocket::from_std(udp).unwrap();
+    let net = net();
+    let at = net.listen_dns("west", "east", target.ip(), target).unwrap();
+    ask(&mut TcpStream::connect(at).await.unwrap(), b"over tcp").await;
+    let client = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    client.send_to(b"over udp", at).await.unwrap();
+    let mut buffer = [0; 64];
+    let (len, _) = timeout(SOON, udp.recv_from(&mut buffer)).await.unwrap().unwrap();
+    assert_eq!(&buffer[..len], b"over udp");
 }
 
 #[test]
