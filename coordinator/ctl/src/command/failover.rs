@@ -48,19 +48,17 @@ pub(super) async fn run(client: &Client, output: &Output, args: FailoverArgs) ->
     if args.dry_run {
         let planned = dry_run(client, &request).await?;
         output.print(&planned, plan)?;
-        return match planned.blockers.as_slice() {
-            [] => Ok(()),
-            blockers => Err(Failure::Refused(format!("it would not start: {}", blockers.join("; ")))),
-        };
+        return blocked(&planned);
     }
     // Given both, the caller has decided: nothing to look at, nothing to ask.
     if !args.yes || args.expected_epoch.is_none() {
         let planned = dry_run(client, &request).await?;
-        if output.format == Format::Table {
-            eprint!("{}", plan(&planned, &output.paint));
+        if output.format == Format::Table || !args.yes {
+            eprint!("{}", plan(&planned, &output.paint_errors));
         }
         if !args.yes {
-            confirm(&planned)?;
+            blocked(&planned)?;
+            confirm(&planned, &mut io::stdin().lock())?;
         }
     }
     let started = Started {
@@ -115,13 +113,36 @@ async fn trigger(client: &Client, request: &FailoverRequest) -> Result<FailoverR
     client.call(async |operators| operators.trigger_failover(request.clone()).await).await
 }
 
-fn confirm(plan: &FailoverPlan) -> Result<(), Failure> {
+fn blocked(plan: &FailoverPlan) -> Result<(), Failure> {
+    match plan.blockers.as_slice() {
+        [] => Ok(()),
+        blockers => Err(Failure::Refused(format!("it would not start: {}", blockers.join("; ")))),
+    }
+}
+
+/// The name of the cluster and nothing else: a `y` is typed too easily.
+fn confirm(plan: &FailoverPlan, answers: &mut impl BufRead) -> Result<(), Failure> {
     eprint!("Type the name of the cluster to fail over, anything else to leave it: ");
     io::stderr().flush()?;
     let mut line = String::new();
-    io::stdin().lock().read_line(&mut line)?;
+    answers.read_line(&mut line)?;
     if line.trim() == plan.cluster {
         return Ok(());
     }
     Err(Failure::Usage("not confirmed, nothing was changed".to_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_clusters_name_confirms() {
+        let plan = FailoverPlan { cluster: "gravl".into(), ..Default::default() };
+        let answer = |text: &str| confirm(&plan, &mut text.as_bytes()).map_err(|failure| failure.exit_code());
+        assert_eq!(answer("gravl\n"), Ok(()));
+        for text in ["", "y\n", "yes\n", "Gravl\n", "gravl x\n"] {
+            assert_eq!(answer(text), Err(2));
+        }
+    }
 }

@@ -29,11 +29,17 @@ use crate::{
 pub(crate) struct Output {
     pub format: Format,
     pub paint: Paint,
+    /// For standard error, which may be a terminal when standard output is not.
+    pub paint_errors: Paint,
 }
 
 impl Output {
     pub fn new(global: &Global) -> Self {
-        Self { format: global.output, paint: Paint::new(global.color, io::stdout().is_terminal()) }
+        Self {
+            format: global.output,
+            paint: Paint::new(global.color, io::stdout().is_terminal()),
+            paint_errors: Paint::new(global.color, io::stderr().is_terminal()),
+        }
     }
 
     /// Prints `value` as JSON, or as the text that `render` makes of it.

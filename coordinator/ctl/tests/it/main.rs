@@ -1,0 +1,6 @@
+//! One test binary: the real `regentctl` against a fake coordinator.
+
+mod certificates;
+mod commands;
+mod samples;
+mod support;

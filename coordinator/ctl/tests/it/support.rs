@@ -1,0 +1,266 @@
+//! A coordinator's operator service with canned answers, over loopback, and the real binary run against it.
+
+use std::{
+    net::SocketAddr,
+    process::{Output, Stdio},
+    sync::{Arc, Mutex},
+};
+
+use regent_pki::{Identity, TlsMaterial};
+use regent_proto::v1::{
+    self,
+    operator_service_server::{OperatorService, OperatorServiceServer},
+};
+use tokio::{net::TcpListener, process::Command, task::JoinHandle};
+use tokio_stream::{Stream, wrappers::TcpListenerStream};
+use tonic::{Request, Response, Status, transport::Server};
+
+/// What the fake knows, and what it was asked.
+#[derive(Default)]
+pub struct World {
+    pub status: v1::StatusReply,
+    pub plan: v1::FailoverPlan,
+    /// Answers of GetOperation, one after the other; the last one stays.
+    pub operations: Vec<v1::OperationReport>,
+    pub history: Vec<v1::OperationSummary>,
+    pub events: Vec<v1::Event>,
+    /// Events sent by each stream before it breaks off; absent: it stays open.
+    pub events_per_stream: Option<usize>,
+    /// Answer every call with this.
+    pub refuse_with: Option<Status>,
+    pub failovers: Vec<v1::FailoverRequest>,
+    pub automations: Vec<(&'static str, v1::AutomationRequest)>,
+    pub watches: Vec<v1::WatchRequest>,
+    pub callers: Vec<Identity>,
+}
+
+#[derive(Clone)]
+struct Service {
+    world: Arc<Mutex<World>>,
+}
+
+impl Service {
+    fn admit<T>(&self, request: &Request<T>) -> Result<(), Status> {
+        let mut world = self.world.lock().unwrap();
+        if let Some(certificates) = request.peer_certs() {
+            world.callers.push(regent_pki::identity_of(&certificates[0]).unwrap());
+        }
+        world.refuse_with.clone().map_or(Ok(()), Err)
+    }
+
+    fn check_epoch(&self, cluster: &str, expected: u64) -> Result<(), Status> {
+        let world = self.world.lock().unwrap();
+        let current =
+            world.status.clusters.iter().find(|status| status.name == cluster).map(|found| found.epoch);
+        match current {
+            None => Err(Status::not_found(format!("there is no cluster {cluster}"))),
+            Some(current) if current != expected => {
+                Err(Status::aborted(format!("epoch {expected} was expected, the current one is {current}")))
+            }
+            Some(_) => Ok(()),
+        }
+    }
+
+    fn automation(
+        &self,
+        verb: &'static str,
+        request: Request<v1::AutomationRequest>,
+    ) -> Result<Response<v1::AutomationReply>, Status> {
+        self.admit(&request)?;
+        let request = request.into_inner();
+        self.check_epoch(&request.cluster, request.expected_epoch)?;
+        let automation = if verb == "pause" { v1::Automation::Paused } else { v1::Automation::Automatic };
+        let reply = v1::AutomationReply {
+            automation: automation.into(),
+            epoch: request.expected_epoch,
+            changed: true,
+        };
+        self.world.lock().unwrap().automations.push((verb, request));
+        Ok(Response::new(reply))
+    }
+}
+
+#[tonic::async_trait]
+impl OperatorService for Service {
+    async fn get_status(
+        &self,
+        request: Request<v1::StatusRequest>,
+    ) -> Result<Response<v1::StatusReply>, Status> {
+        self.admit(&request)?;
+        let mut reply = self.world.lock().unwrap().status.clone();
+        if let Some(cluster) = &request.get_ref().cluster {
+            reply.clusters.retain(|status| status.name == *cluster);
+            if reply.clusters.is_empty() {
+                return Err(Status::not_found(format!("there is no cluster {cluster}")));
+            }
+        }
+        Ok(Response::new(reply))
+    }
+
+    type WatchStream = std::pin::Pin<Box<dyn Stream<Item = Result<v1::Event, Status>> + Send>>;
+
+    async fn watch(&self, request: Request<v1::WatchRequest>) -> Result<Response<Self::WatchStream>, Status> {
+        self.admit(&request)?;
+        let mut world = self.world.lock().unwrap();
+        let from = request.get_ref().from_sequence;
+        world.watches.push(request.into_inner());
+        let mut events: Vec<_> =
+            world.events.iter().filter(|event| event.sequence >= from).cloned().map(Ok).collect();
+        let open = match world.events_per_stream {
+            Some(count) => {
+                events.truncate(count);
+                events.push(Err(Status::unavailable("this coordinator is going down")));
+                false
+            }
+            None => true,
+        };
+        let canned = tokio_stream::iter(events);
+        if open {
+            let stream = tokio_stream::StreamExt::chain(canned, tokio_stream::pending());
+            return Ok(Response::new(Box::pin(stream)));
+        }
+        Ok(Response::new(Box::pin(canned)))
+    }
+
+    async fn trigger_failover(
+        &self,
+        request: Request<v1::FailoverRequest>,
+    ) -> Result<Response<v1::FailoverReply>, Status> {
+        use v1::failover_reply::Answer;
+        self.admit(&request)?;
+        let request = request.into_inner();
+        self.check_epoch(&request.cluster, request.expected_epoch)?;
+        let mut world = self.world.lock().unwrap();
+        let answer = if request.dry_run { Answer::Plan(world.plan.clone()) } else { Answer::Operation(7) };
+        world.failovers.push(request);
+        Ok(Response::new(v1::FailoverReply { answer: Some(answer) }))
+    }
+
+    async fn pause(
+        &self,
+        request: Request<v1::AutomationRequest>,
+    ) -> Result<Response<v1::AutomationReply>, Status> {
+        self.automation("pause", request)
+    }
+
+    async fn resume(
+        &self,
+        request: Request<v1::AutomationRequest>,
+    ) -> Result<Response<v1::AutomationReply>, Status> {
+        self.automation("resume", request)
+    }
+
+    async fn get_history(
+        &self,
+        request: Request<v1::HistoryRequest>,
+    ) -> Result<Response<v1::HistoryReply>, Status> {
+        self.admit(&request)?;
+        let mut operations = self.world.lock().unwrap().history.clone();
+        operations.truncate(request.get_ref().limit as usize);
+        Ok(Response::new(v1::HistoryReply { operations }))
+    }
+
+    async fn get_operation(
+        &self,
+        request: Request<v1::OperationRequest>,
+    ) -> Result<Response<v1::OperationReport>, Status> {
+        self.admit(&request)?;
+        let mut world = self.world.lock().unwrap();
+        match world.operations.len() {
+            0 => Err(Status::not_found(format!("there is no operation {}", request.get_ref().id))),
+            1 => Ok(Response::new(world.operations[0].clone())),
+            _ => Ok(Response::new(world.operations.remove(0))),
+        }
+    }
+}
+
+/// A running fake; ends when dropped.
+pub struct Fake {
+    pub address: SocketAddr,
+    pub world: Arc<Mutex<World>>,
+    task: JoinHandle<()>,
+}
+
+impl Drop for Fake {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+impl Fake {
+    pub async fn start(world: World) -> Self {
+        Self::serve(world, None).await
+    }
+
+    /// Demands a certificate, as a coordinator does.
+    pub async fn start_tls(world: World, material: &TlsMaterial) -> Self {
+        Self::serve(world, Some(material)).await
+    }
+
+    async fn serve(world: World, material: Option<&TlsMaterial>) -> Self {
+        let world = Arc::new(Mutex::new(world));
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let mut server = Server::builder();
+        if let Some(material) = material {
+            server = server.tls_config(material.server().unwrap()).unwrap();
+        }
+        let router = server.add_service(OperatorServiceServer::new(Service { world: world.clone() }));
+        let task = tokio::spawn(async move {
+            router.serve_with_incoming(TcpListenerStream::new(listener)).await.unwrap();
+        });
+        Self { address, world, task }
+    }
+
+    /// Runs regentctl in plain text against this fake.
+    pub async fn ctl(&self, arguments: &[&str]) -> Ran {
+        let address = self.address.to_string();
+        let mut all = vec!["--plaintext", "--endpoint", &address];
+        all.extend(arguments);
+        ctl(&all).await
+    }
+}
+
+/// What a run of the binary left behind.
+#[derive(Debug)]
+pub struct Ran {
+    pub code: i32,
+    pub out: String,
+    pub err: String,
+}
+
+/// Runs the real binary, without the environment of whoever runs the tests and without a terminal.
+pub async fn ctl(arguments: &[&str]) -> Ran {
+    let Output { status, stdout, stderr } = Command::new(env!("CARGO_BIN_EXE_regentctl"))
+        .args(arguments)
+        .env_clear()
+        .stdin(Stdio::null())
+        .kill_on_drop(true)
+        .output()
+        .await
+        .unwrap();
+    Ran {
+        code: status.code().expect("regentctl was killed"),
+        out: String::from_utf8(stdout).unwrap(),
+        err: String::from_utf8(stderr).unwrap(),
+    }
+}
+
+impl Ran {
+    #[track_caller]
+    pub fn expect(self, code: i32) -> Self {
+        assert_eq!(self.code, code, "{self:#?}");
+        self
+    }
+
+    #[track_caller]
+    pub fn says(&self, text: &str) -> &Self {
+        assert!(self.err.contains(text) || self.out.contains(text), "{text:?} is missing in {self:#?}");
+        self
+    }
+
+    #[track_caller]
+    pub fn json(&self) -> serde_json::Value {
+        serde_json::from_str(&self.out).unwrap_or_else(|error| panic!("{error}: {self:#?}"))
+    }
+}
