@@ -1,1 +1,29 @@
+//! The agent of one member: heartbeats, observation, directives, health endpoints.
+//!
+//! It never starts, signals or stops PostgreSQL itself: the guard does, and the guard enforces the lease without the agent.
+//! What to do is decided by `regent-agent-core`; this crate looks, asks, and carries out. It can be killed at any time:
+//! PostgreSQL runs on, and everything is learnt again from the guard, the data directory and the state file.
 
+pub mod app;
+pub mod bootstrap;
+pub mod clock;
+pub mod config;
+pub mod data;
+pub mod disk;
+pub mod dns;
+pub mod durable;
+pub mod executor;
+pub mod guard;
+pub mod http;
+pub mod jobs;
+pub mod keeper;
+pub mod metrics;
+pub mod observer;
+pub mod postgres;
+pub mod rejoin;
+pub mod report;
+pub mod run;
+pub mod session;
+pub mod state;
+pub mod transport;
+pub mod validate;

@@ -1,0 +1,153 @@
+//! What the agent's tasks share: configuration, the guard's client, the state file, and the latest observations. No task
+//! holds a lock while it waits for anything.
+
+use std::sync::{
+    Mutex,
+    atomic::{AtomicBool, Ordering},
+};
+
+use regent_agent_core::DataView;
+use regent_guard::wire::Status;
+use regent_types::{BootId, ClusterView, DataFacts, DiskFacts, DiskProbe, JobProgress, Report};
+
+use crate::{
+    clock::{boottime_ns, ms, ms_since},
+    config::Config,
+    disk::Disk,
+    guard::Guard,
+    metrics::Counters,
+    postgres::probe::Sample,
+    report,
+    state::State,
+};
+
+/// The latest observations.
+#[derive(Debug)]
+pub struct Observed {
+    /// The guard's last answer, and when.
+    pub guard: Option<(Status, u64)>,
+    /// Its last failure, unless it has answered since.
+    pub guard_error: Option<String>,
+    /// The last look at the server, and when.
+    pub sample: Option<(Sample, u64)>,
+    /// The last failure, unless it has answered since.
+    pub sample_error: Option<String>,
+    /// The last answer, or the agent's start.
+    pub answered_ns: u64,
+    /// The data directory.
+    pub data: Option<DataView>,
+    /// Major version.
+    pub major: Option<u32>,
+    /// Free and total bytes.
+    pub space: Option<(u64, u64)>,
+}
+
+/// Shared by every task.
+#[derive(Debug)]
+pub struct App {
+    /// The configuration.
+    pub config: Config,
+    /// The guard.
+    pub guard: Guard,
+    /// The state file.
+    pub state: State,
+    /// This boot.
+    pub boot: BootId,
+    /// What was seen last.
+    pub observed: Mutex<Observed>,
+    /// The cluster, as the last acknowledgement had it.
+    pub view: Mutex<Option<ClusterView>>,
+    /// The long piece of work under way.
+    pub progress: Mutex<Option<JobProgress>>,
+    /// The fsync probe.
+    pub disk: Disk,
+    /// Figures for `/metrics`.
+    pub counters: Counters,
+    /// A directive is running: the steady loop keeps its hands off.
+    pub busy: AtomicBool,
+    /// A fence is under way.
+    pub fencing: AtomicBool,
+}
+
+impl App {
+    /// Opens the state file; starts nothing.
+    pub fn open(config: Config) -> anyhow::Result<Self> {
+        use anyhow::Context;
+        std::fs::create_dir_all(&config.state_dir)
+            .with_context(|| format!("state_dir {} cannot be made", config.state_dir.display()))?;
+        crate::postgres::conf::write_passfile(&config).context("replication_password_file")?;
+        let state = State::open(&config.state_dir)?;
+        let boot = crate::clock::boot_id().context("boot id")?;
+        Ok(Self {
+            guard: Guard::new(config.guard_socket.clone()),
+            state,
+            boot,
+            observed: Mutex::new(Observed {
+                guard: None,
+                guard_error: None,
+                sample: None,
+                sample_error: None,
+                answered_ns: boottime_ns(),
+                data: None,
+                major: None,
+                space: None,
+            }),
+            view: Mutex::new(None),
+            progress: Mutex::new(None),
+            disk: Disk::default(),
+            counters: Counters::default(),
+            busy: AtomicBool::new(false),
+            fencing: AtomicBool::new(false),
+            config,
+        })
+    }
+
+    /// The latest observations.
+    pub fn observed(&self) -> std::sync::MutexGuard<'_, Observed> {
+        self.observed.lock().expect("no panic while held")
+    }
+
+    /// The cluster as last heard.
+    pub fn view(&self) -> Option<ClusterView> {
+        self.view.lock().expect("no panic while held").clone()
+    }
+
+    /// Shows progress of a long piece of work, or its end.
+    pub fn show(&self, progress: Option<JobProgress>) {
+        *self.progress.lock().expect("no panic while held") = progress;
+    }
+
+    /// A directive is running.
+    pub fn is_busy(&self) -> bool {
+        self.busy.load(Ordering::SeqCst)
+    }
+
+    /// What a heartbeat says.
+    pub fn report(&self) -> Report {
+        let seen = self.observed();
+        let fresh_ms = 3 * ms(self.config.probe_interval) + ms(self.config.probe_timeout);
+        let guard_fresh = seen.guard.as_ref().filter(|(_, at)| ms_since(*at) <= fresh_ms.max(3000));
+        let state = self.state.get();
+        Report {
+            guard: report::guard(guard_fresh.map(|(s, _)| s)),
+            postgres: report::postgres(&seen, guard_fresh.map(|(s, _)| s)),
+            data: DataFacts {
+                form: seen.data.as_ref().map_or(regent_types::DataForm::Unusable, |d| d.form),
+                system_id: seen.data.as_ref().and_then(|d| d.system_id),
+                timeline: seen.data.as_ref().and_then(|d| d.timeline),
+                lineage: state.lineage,
+            },
+            wal: report::wal(&seen),
+            disk: DiskFacts {
+                probe: match seen.data.as_ref().map(|d| d.form) {
+                    None | Some(regent_types::DataForm::Empty) => DiskProbe::NotProbed,
+                    _ => self.disk.state(),
+                },
+                free_bytes: seen.space.map(|s| s.0),
+                total_bytes: seen.space.map(|s| s.1),
+                slot_retained_bytes: seen.sample.as_ref().and_then(|(s, _)| s.slot_retained_bytes),
+            },
+            job: self.progress.lock().expect("no panic while held").clone(),
+        }
+    }
+}

@@ -1,0 +1,79 @@
+//! Plan, perform, plan again, until the planner is done. Every loop has an end: waits have limits in the planner, and a
+//! step that keeps failing, or a guard that keeps silent, ends in `Unknown`.
+
+use std::time::Duration;
+
+use regent_agent_core::{Limits, Next, Step, Wait, Work, Worked, plan};
+use regent_types::{Directive, Outcome};
+use tokio::time::sleep;
+
+use super::{
+    facts::{gather, gather_for_fence},
+    steps,
+};
+use crate::{
+    app::App,
+    clock::{boottime_ns, ms_since},
+    postgres::probe::Prober,
+};
+
+const FAILURES_MAX: u32 = 5;
+const GUARD_SILENT_MAX_MS: u64 = 20_000;
+const POLL: Duration = Duration::from_millis(50);
+
+/// Carries out `work`.
+pub async fn run(app: &App, work: &Work) -> Outcome {
+    let limits = Limits::default();
+    let mut worked = Worked::default();
+    let mut prober = Prober::default();
+    let mut failures = 0u32;
+    let mut silent_since = None;
+    loop {
+        let gathered = match work.directive {
+            Directive::Fence { .. } => gather_for_fence(app, &worked).await,
+            _ => gather(app, &mut prober, &worked).await,
+        };
+        let facts = match gathered {
+            Ok(facts) => facts,
+            Err(error) => {
+                let since = *silent_since.get_or_insert_with(boottime_ns);
+                if ms_since(since) >= GUARD_SILENT_MAX_MS {
+                    return Outcome::Unknown { reason: error.to_string() };
+                }
+                sleep(POLL).await;
+                continue;
+            }
+        };
+        silent_since = None;
+        let step = match plan(work, &facts, &limits) {
+            Next::Done(evidence) => return Outcome::Done(evidence),
+            Next::Refuse(reason) => return Outcome::Refused { reason },
+            Next::Unknown(reason) => return Outcome::Unknown { reason },
+            Next::Step(step) => step,
+        };
+        if let Step::Wait { wait, why } = &step {
+            if !worked.waiting_since_ns.contains_key(wait) {
+                tracing::debug!(?wait, why, "waiting");
+            }
+            let since = *worked.waiting_since_ns.entry(*wait).or_insert_with(boottime_ns);
+            if *wait == Wait::Replay {
+                worked.replay_ms = ms_since(since);
+            }
+            sleep(POLL).await;
+            continue;
+        }
+        tracing::debug!(?step, "step");
+        match steps::perform(app, &step, &mut worked).await {
+            Ok(()) => failures = 0,
+            Err(error) => {
+                failures += 1;
+                tracing::warn!(directive = work.directive.name(), failures, %error, "step failed");
+                worked.error = Some(error.to_string());
+                if failures >= FAILURES_MAX {
+                    return Outcome::Unknown { reason: error.to_string() };
+                }
+                sleep(Duration::from_millis(300) * failures).await;
+            }
+        }
+    }
+}

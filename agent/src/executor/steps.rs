@@ -1,0 +1,225 @@
+//! One step, carried out. Each is safe to repeat: a step that half worked is planned again from what is found.
+
+use std::time::Duration;
+
+use regent_agent_core::{Promoting, Rejoining, Step, Worked};
+use regent_guard::wire::{Request, StopMode};
+use regent_types::RejoinMethod;
+
+use crate::{
+    app::App,
+    bootstrap, data,
+    guard::GuardError,
+    jobs::JobError,
+    postgres::{
+        conf,
+        connect::{PgError, local},
+        hba, primary,
+    },
+    rejoin::{clone, rewind, salvage, waldump},
+    state::StateError,
+    validate,
+};
+
+/// A step failed.
+#[derive(Debug, thiserror::Error)]
+pub enum StepError {
+    /// At the guard.
+    #[error(transparent)]
+    Guard(#[from] GuardError),
+    /// At the server.
+    #[error(transparent)]
+    Postgres(#[from] PgError),
+    /// At the state file.
+    #[error(transparent)]
+    State(#[from] StateError),
+    /// In a tool.
+    #[error(transparent)]
+    Job(#[from] JobError),
+    /// In a file.
+    #[error("{what}: {source}")]
+    Io {
+        /// What was tried.
+        what: String,
+        /// Why it failed.
+        source: std::io::Error,
+    },
+    /// Something else.
+    #[error("{0}")]
+    Other(String),
+}
+
+impl StepError {
+    /// An I/O error with what was tried.
+    pub fn io(what: impl Into<String>) -> impl FnOnce(std::io::Error) -> Self {
+        let what = what.into();
+        move |source| Self::Io { what, source }
+    }
+}
+
+const QUERY: Duration = Duration::from_secs(10);
+const START: Duration = Duration::from_secs(60);
+const STOP_MS: u64 = 30_000;
+
+/// Carries out `step`.
+pub async fn perform(app: &App, step: &Step, worked: &mut Worked) -> Result<(), StepError> {
+    let config = &app.config;
+    match step {
+        Step::PersistEpoch(epoch) => {
+            app.state.change(|s| s.highest_epoch = s.highest_epoch.max(*epoch))?;
+        }
+        Step::GuardFence { epoch, grace_ms } => {
+            app.fencing.store(true, std::sync::atomic::Ordering::SeqCst);
+            let answer = app.guard.fence(*epoch, *grace_ms).await;
+            app.fencing.store(false, std::sync::atomic::Ordering::SeqCst);
+            worked.fenced = Some(answer?);
+        }
+        Step::ClosePromises(epoch) => {
+            app.guard.ask(&Request::ClosePromises { epoch: epoch.0 }, QUERY).await?;
+        }
+        Step::Detach => {
+            let changed = conf::write(config, &config.data_dir, None)
+                .map_err(StepError::io("detach from the upstream"))?;
+            // Also when the file said so already: an earlier run may have died before the reload.
+            reload(app, changed || !worked.detached).await?;
+            worked.detached = true;
+        }
+        Step::Attach(upstream) => {
+            attach(app, upstream)?;
+            reload(app, true).await?;
+        }
+        Step::Grant(grant) => {
+            worked.granted = true;
+            app.guard.grant(grant).await?;
+        }
+        Step::StartStandby => start_standby(app).await?,
+        Step::StartPrimary(epoch) => {
+            refresh(app, None)?;
+            app.guard.ask(&Request::StartPrimary { epoch: epoch.0 }, START).await?;
+        }
+        Step::StopServer => {
+            let stop = Request::Stop { mode: StopMode::Fast, timeout_ms: STOP_MS };
+            app.guard.ask(&stop, Duration::from_millis(STOP_MS + 5_000)).await?;
+        }
+        Step::KillJob => crate::jobs::kill(app).await?,
+        Step::Initialize(epoch) => bootstrap::initialize(app, *epoch).await?,
+        Step::ResumeReplay => {
+            let connection = local(config, QUERY).await?;
+            connection.row("resume replay", "SELECT pg_wal_replay_resume()", QUERY).await?;
+        }
+        Step::BeginPromotion { epoch, from_timeline } => {
+            let promoting = Promoting { epoch: *epoch, from_timeline: *from_timeline };
+            app.state.change(|s| s.promoting = Some(promoting))?;
+        }
+        Step::PromoteServer => promote(app).await?,
+        Step::PersistLineage(epoch) => {
+            app.state.change(|s| {
+                s.lineage = *epoch;
+                s.mark = None;
+            })?;
+        }
+        Step::ConfigurePrimary => {
+            primary::configure(config).await?;
+            if let Some(view) = app.view() {
+                primary::slots(config, view.members.iter()).await?;
+            }
+            worked.configured = true;
+        }
+        Step::MeasureWalEnd(timeline) => {
+            worked.wal_end = Some(waldump::measure_end(app, *timeline).await);
+        }
+        Step::Salvage { branch, epoch } => {
+            let end = worked.wal_end.clone();
+            let summary = salvage::salvage(app, branch, end).await?;
+            app.state.change(|s| {
+                s.salvage = Some(summary);
+                rejoining(s, *epoch).salvaged = true;
+            })?;
+        }
+        Step::ChooseRepoint(epoch) => {
+            app.state.change(|s| rejoining(s, *epoch).method = Some(RejoinMethod::Repointed))?;
+        }
+        Step::ChooseClone { epoch, reason } => {
+            tracing::warn!(reason, "a clone is needed");
+            app.state.change(|s| {
+                let record = rejoining(s, *epoch);
+                (record.method, record.clone_reason) = (None, Some(reason.clone()));
+            })?;
+        }
+        Step::Rewind { upstream, budget_ms } => rewind::rewind(app, upstream, *budget_ms).await?,
+        Step::Clone { upstream, keep_old } => clone::clone(app, upstream, *keep_old).await?,
+        Step::ValidateName { name, address, port, epoch } => {
+            worked.validated = Some(validate::validate(config, name, address, *port, *epoch).await?);
+        }
+        Step::Wait { .. } => unreachable!("waits are the loop's"),
+    }
+    Ok(())
+}
+
+/// The record of the rejoin at `epoch`, begun when there is none.
+pub fn rejoining(state: &mut regent_agent_core::AgentView, epoch: regent_types::Epoch) -> &mut Rejoining {
+    if state.rejoining.as_ref().is_none_or(|r| r.epoch != epoch) {
+        state.rejoining = Some(Rejoining::begin(epoch));
+    }
+    state.rejoining.as_mut().expect("made above")
+}
+
+/// `regent.conf`, `pg_hba.conf` and the password file as the configuration has them now.
+fn refresh(app: &App, upstream: Option<(&str, u16)>) -> Result<(), StepError> {
+    let config = &app.config;
+    let write = || -> std::io::Result<()> {
+        conf::write_passfile(config)?;
+        conf::write(config, &config.data_dir, upstream)?;
+        hba::write(config, &config.data_dir)?;
+        Ok(())
+    };
+    write().map_err(StepError::io("write PostgreSQL's configuration"))
+}
+
+/// Starts the standby with a fresh configuration and the upstream that it has.
+pub async fn start_standby(app: &App) -> Result<(), StepError> {
+    let upstream = conf::read_upstream(&app.config.data_dir);
+    refresh(app, upstream.as_ref().map(|(h, p)| (h.as_str(), *p)))?;
+    app.guard.ask(&Request::StartStandby { create: false }, START).await?;
+    Ok(())
+}
+
+/// Starts a primary again under its running lease.
+pub async fn start_primary(app: &App, epoch: regent_types::Epoch) -> Result<(), StepError> {
+    perform(app, &Step::StartPrimary(epoch), &mut Worked::default()).await
+}
+
+fn attach(app: &App, upstream: &regent_types::Upstream) -> Result<(), StepError> {
+    let dir = &app.config.data_dir;
+    refresh(app, Some((&upstream.host, upstream.port)))?;
+    let signal = data::standby_signal(dir);
+    if !signal.exists() {
+        crate::durable::replace(&signal, b"", 0o600).map_err(StepError::io("write standby.signal"))?;
+    }
+    Ok(())
+}
+
+/// Reloads the running server; nothing to do when it is stopped.
+async fn reload(app: &App, changed: bool) -> Result<(), StepError> {
+    let stopped = app
+        .observed()
+        .guard
+        .as_ref()
+        .is_some_and(|(s, _)| s.postgres == regent_guard::wire::PostgresState::Stopped);
+    if !changed || stopped {
+        return Ok(());
+    }
+    let connection = local(&app.config, QUERY).await?;
+    connection.row("reload", "SELECT pg_reload_conf()", QUERY).await?;
+    Ok(())
+}
+
+/// `pg_promote`: returns when recovery has ended.
+async fn promote(app: &App) -> Result<(), StepError> {
+    let connection = local(&app.config, QUERY).await?;
+    let row = connection.row("pg_promote", "SELECT pg_promote(true, 60)", Duration::from_secs(65)).await?;
+    match row {
+        Some(row) if row.is_true(0) => Ok(()),
+        _ => Err(StepError::Other("pg_promote has not finished within 60 s".into())),
+    }
+}

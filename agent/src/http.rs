@@ -1,0 +1,75 @@
+//! `/primary`, `/replica`, `/health` and `/metrics`. Decides nothing: a load balancer that asks gets what the guard and the
+//! server said last, and a *no* when that is too old to be relied upon.
+
+use std::sync::Arc;
+
+use axum::{
+    Json, Router,
+    extract::State,
+    http::{StatusCode, header},
+    response::IntoResponse,
+    routing::get,
+};
+use regent_types::{PostgresState, Report};
+
+use crate::app::App;
+
+/// The routes.
+pub fn router(app: Arc<App>) -> Router {
+    Router::new()
+        .route("/primary", get(primary))
+        .route("/replica", get(replica))
+        .route("/health", get(health))
+        .route("/metrics", get(metrics))
+        .with_state(app)
+}
+
+/// Figures older than this are not relied upon, ms.
+const FRESH_MS: u64 = 5_000;
+
+/// Only while this member holds the lease and PostgreSQL accepts writes.
+fn is_primary(report: &Report) -> bool {
+    report.guard.lease_remaining_ms.is_some()
+        && report.postgres.state == PostgresState::Primary
+        && report.postgres.accepting
+        && report.wal.write_lsn.is_some()
+        && report.wal.sample_age_ms <= FRESH_MS
+}
+
+fn is_replica(report: &Report) -> bool {
+    report.postgres.state == PostgresState::Standby
+        && report.postgres.accepting
+        && report.wal.streaming
+        && report.wal.sample_age_ms <= FRESH_MS
+}
+
+fn answer(app: &App, ok: bool, report: &Report) -> impl IntoResponse + use<> {
+    let status = if ok { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    let body = serde_json::json!({
+        "cluster": app.config.cluster,
+        "member": app.config.member,
+        "region": app.config.region,
+        "report": report,
+    });
+    (status, Json(body))
+}
+
+async fn primary(State(app): State<Arc<App>>) -> impl IntoResponse {
+    let report = app.report();
+    answer(&app, is_primary(&report), &report)
+}
+
+async fn replica(State(app): State<Arc<App>>) -> impl IntoResponse {
+    let report = app.report();
+    answer(&app, is_replica(&report), &report)
+}
+
+async fn health(State(app): State<Arc<App>>) -> impl IntoResponse {
+    let report = app.report();
+    answer(&app, report.guard.reachable, &report)
+}
+
+async fn metrics(State(app): State<Arc<App>>) -> impl IntoResponse {
+    let text = app.counters.render(&app.report());
+    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], text)
+}

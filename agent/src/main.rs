@@ -1,0 +1,76 @@
+//! `regent-agent`: the command line.
+
+use std::{path::PathBuf, process::ExitCode};
+
+use clap::{Parser, Subcommand};
+use regent_agent::config::{Config, LogFormat};
+
+/// The agent beside one PostgreSQL: heartbeats, observation, directives, health endpoints.
+#[derive(Parser)]
+#[command(name = "regent-agent", version, after_help = EXAMPLES)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+const EXAMPLES: &str = "Examples:
+  regent-agent run --config /etc/regent/agent.toml --check   check the configuration and exit
+  regent-agent run --config /etc/regent/agent.toml           run until SIGTERM; PostgreSQL runs on
+
+Exit codes: 0 ok, 1 operating error, 2 usage or configuration";
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run the agent.
+    Run {
+        /// The configuration file.
+        #[arg(long, env = "REGENT_AGENT_CONFIG", value_name = "FILE")]
+        config: PathBuf,
+        /// Check the configuration and exit.
+        #[arg(long)]
+        check: bool,
+    },
+}
+
+fn main() -> ExitCode {
+    let Command::Run { config: path, check } = Cli::parse().command;
+    let config = match Config::load(&path) {
+        Ok(config) => config,
+        Err(error) => {
+            eprintln!("regent-agent: {error}");
+            return ExitCode::from(2);
+        }
+    };
+    if check {
+        println!("{}: ok (cluster {}, member {})", path.display(), config.cluster, config.member);
+        return ExitCode::SUCCESS;
+    }
+    let filter = match tracing_subscriber::EnvFilter::try_new(&config.log_level) {
+        Ok(filter) => filter,
+        Err(error) => {
+            eprintln!("regent-agent: {}: log_level = {:?}: {error}", path.display(), config.log_level);
+            return ExitCode::from(2);
+        }
+    };
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(false);
+    match config.log_format {
+        LogFormat::Text => log.init(),
+        LogFormat::Json => log.json().init(),
+    }
+    regent_pki::install_crypto();
+    // One thread is enough, and keeps the memory small; what blocks runs on threads of its own.
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let result = runtime.map_err(anyhow::Error::from).and_then(|runtime| {
+        let result = runtime.block_on(regent_agent::run::run(config));
+        // A thread that is stuck in a dead disk must not keep the process.
+        runtime.shutdown_background();
+        result
+    });
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!("{error:#}");
+            ExitCode::from(1)
+        }
+    }
+}

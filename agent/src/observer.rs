@@ -1,0 +1,75 @@
+//! Looks at guard, data directory and server every interval. Two tasks, so that a server that hangs delays no guard
+//! status, and neither delays a heartbeat: heartbeats carry the last figures with their age.
+
+use std::sync::Arc;
+
+use tokio::time::{MissedTickBehavior, interval};
+
+use crate::{app::App, clock::boottime_ns, data, disk, postgres::probe::Prober};
+
+/// Watches the guard and the data directory.
+pub async fn watch_guard(app: Arc<App>) {
+    let mut tick = interval(app.config.probe_interval);
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tick.tick().await;
+        look_at_guard(&app).await;
+        let seen = app.clone();
+        // A dead disk blocks the thread that looks, not the heartbeats.
+        let look = tokio::task::spawn_blocking(move || {
+            let dir = &seen.config.data_dir;
+            (data::look(dir, &seen.state.get()), data::major(dir), disk::space(dir))
+        });
+        if let Ok((view, major, space)) = look.await {
+            let mut seen = app.observed();
+            (seen.data, seen.major, seen.space) = (Some(view), major, space);
+        }
+    }
+}
+
+/// One status.
+pub async fn look_at_guard(app: &App) {
+    match app.guard.status().await {
+        Ok(status) => {
+            let mut seen = app.observed();
+            seen.guard = Some((status, boottime_ns()));
+            seen.guard_error = None;
+        }
+        Err(error) => {
+            app.counters.guard_errors.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            let mut seen = app.observed();
+            let text = error.to_string();
+            if seen.guard_error.as_ref() != Some(&text) {
+                tracing::warn!(%error, "guard");
+            }
+            seen.guard_error = Some(text);
+        }
+    }
+}
+
+/// Watches the server.
+pub async fn watch_server(app: Arc<App>) {
+    let mut tick = interval(app.config.probe_interval);
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut prober = Prober::default();
+    loop {
+        tick.tick().await;
+        let result = prober.look(&app.config, app.config.probe_timeout).await;
+        let mut seen = app.observed();
+        match result {
+            Ok(sample) => {
+                if seen.sample_error.take().is_some() {
+                    tracing::info!("PostgreSQL accepts connections");
+                }
+                seen.answered_ns = boottime_ns();
+                seen.sample = Some((sample, seen.answered_ns));
+            }
+            Err(error) => {
+                if seen.sample_error.is_none() {
+                    tracing::info!(%error, "PostgreSQL does not accept connections");
+                }
+                seen.sample_error = Some(error.to_string());
+            }
+        }
+    }
+}

@@ -1,0 +1,173 @@
+//! The include file `regent.conf`: everything that failover needs of PostgreSQL's configuration.
+//!
+//! `postgresql.conf` gets one `include_if_exists` line, once; no other line of it is touched. The include file holds no
+//! secret: `primary_conninfo` names a password file.
+
+use std::{fs, io, path::Path};
+
+use regent_types::{MemberName, Upstream};
+
+use crate::{
+    config::{Config, ROLE},
+    durable,
+};
+
+/// Its name in the data directory.
+pub const FILE: &str = "regent.conf";
+const INCLUDE: &str = "include_if_exists = 'regent.conf'";
+const UPSTREAM_NOTE: &str = "# upstream: ";
+
+/// Name of the replication slot of `member`.
+pub fn slot_name(member: &MemberName) -> String {
+    let name = member.as_str().replace('-', "_");
+    if name.len() <= 56 {
+        return format!("regent_{name}");
+    }
+    // A slot's name has 63 bytes at most: the sum keeps long names apart.
+    format!("regent_{}_{:08x}", &name[..47], crc32fast::hash(name.as_bytes()))
+}
+
+/// A value in single quotes.
+pub fn quoted(value: &str) -> String {
+    format!("'{}'", value.replace('\\', "\\\\").replace('\'', "''"))
+}
+
+/// A value within a connection string.
+fn conn_quoted(value: &str) -> String {
+    format!("'{}'", value.replace('\\', "\\\\").replace('\'', "\\'"))
+}
+
+/// Connection string of the role `regent` at `host:port`; the password comes from the password file.
+pub fn conninfo(config: &Config, host: &str, port: u16, more: &str) -> String {
+    format!(
+        "host={} port={port} user={ROLE} passfile={} application_name={} connect_timeout=5 keepalives_idle=5 \
+         keepalives_interval=2 keepalives_count=3{more}",
+        conn_quoted(host),
+        conn_quoted(&passfile(config).display().to_string()),
+        config.member,
+    )
+}
+
+/// The password file.
+pub fn passfile(config: &Config) -> std::path::PathBuf {
+    config.state_dir.join("regent.pgpass")
+}
+
+/// The password of the role `regent`.
+pub fn password(config: &Config) -> io::Result<String> {
+    let text = fs::read_to_string(&config.replication_password_file)?;
+    let password = text.trim_end_matches(['\n', '\r']).to_owned();
+    if password.is_empty() || password.contains(['\n', '\0']) {
+        let path = config.replication_password_file.display();
+        return Err(io::Error::other(format!("{path}: one line with a password is required")));
+    }
+    Ok(password)
+}
+
+/// Writes the password file, readable by this user only.
+pub fn write_passfile(config: &Config) -> io::Result<()> {
+    let password = password(config)?.replace('\\', "\\\\").replace(':', "\\:");
+    let line = format!("*:*:*:{ROLE}:{password}\n");
+    durable::replace_if_changed(&passfile(config), line.as_bytes(), 0o600).map(drop)
+}
+
+/// The text of the include file, streaming from `upstream` or detached.
+pub fn render(config: &Config, upstream: Option<(&str, u16)>) -> String {
+    let mut lines = vec![
+        "# Written by regent-agent: changes here are lost. Put settings of your own into postgresql.conf."
+            .to_owned(),
+    ];
+    if let Some((host, port)) = upstream {
+        lines.push(format!("{UPSTREAM_NOTE}{host} {port}"));
+    }
+    let conninfo = upstream.map_or(String::new(), |(host, port)| conninfo(config, host, port, ""));
+    let slot = upstream.map_or(String::new(), |_| slot_name(&config.member));
+    for (name, value) in [
+        ("listen_addresses", config.listen_host.as_str()),
+        ("port", &config.port.to_string()),
+        ("unix_socket_directories", &config.socket_dir().display().to_string()),
+        ("cluster_name", config.member.as_str()),
+        ("wal_level", "replica"),
+        ("hot_standby", "on"),
+        ("wal_log_hints", "on"),
+        ("max_wal_senders", "16"),
+        ("max_replication_slots", "16"),
+        ("max_slot_wal_keep_size", &config.max_slot_wal_keep_size),
+        ("wal_receiver_timeout", "10s"),
+        ("wal_retrieve_retry_interval", "500ms"),
+        ("primary_conninfo", &conninfo),
+        ("primary_slot_name", &slot),
+    ] {
+        lines.push(format!("{name} = {}", quoted(value)));
+    }
+    lines.push(String::new());
+    lines.join("\n")
+}
+
+/// Writes the include file and its line in `postgresql.conf`. Whether anything changed.
+pub fn write(config: &Config, data_dir: &Path, upstream: Option<(&str, u16)>) -> io::Result<bool> {
+    let text = render(config, upstream);
+    let changed = durable::replace_if_changed(&data_dir.join(FILE), text.as_bytes(), 0o600)?;
+    let main = data_dir.join("postgresql.conf");
+    let mut conf = fs::read_to_string(&main)?;
+    if conf.lines().any(|l| l.trim() == INCLUDE) {
+        return Ok(changed);
+    }
+    if !conf.ends_with('\n') && !conf.is_empty() {
+        conf.push('\n');
+    }
+    conf.push_str(&format!("\n# Added by regent-agent, once.\n{INCLUDE}\n"));
+    durable::replace(&main, conf.as_bytes(), 0o600)?;
+    Ok(true)
+}
+
+/// As [`write`], for an upstream.
+pub fn attach(config: &Config, data_dir: &Path, upstream: &Upstream) -> io::Result<bool> {
+    write(config, data_dir, Some((&upstream.host, upstream.port)))
+}
+
+/// The upstream that the include file names; `None` when detached or not written yet.
+pub fn read_upstream(data_dir: &Path) -> Option<(String, u16)> {
+    let text = fs::read_to_string(data_dir.join(FILE)).ok()?;
+    let (host, port) = text.lines().find_map(|l| l.strip_prefix(UPSTREAM_NOTE))?.rsplit_once(' ')?;
+    Some((host.to_owned(), port.parse().ok()?))
+}
+
+/// Puts the `[postgres]` table into `postgresql.conf`, at initialisation: from then on it is the user's.
+pub fn append_settings(config: &Config, data_dir: &Path) -> io::Result<()> {
+    let main = data_dir.join("postgresql.conf");
+    let mut conf = fs::read_to_string(&main)?;
+    for (name, value) in &config.postgres {
+        conf.push_str(&format!("{name} = {}\n", quoted(&value.to_string())));
+    }
+    durable::replace(&main, conf.as_bytes(), 0o600)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::tests::example;
+
+    #[test]
+    fn the_upstream_is_read_back_and_the_include_line_is_added_once() {
+        let config = example();
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join("postgresql.conf"), "shared_buffers = 1GB").unwrap();
+        assert!(write(&config, dir.path(), Some(("10.0.0.1", 5433))).unwrap());
+        assert!(!write(&config, dir.path(), Some(("10.0.0.1", 5433))).unwrap());
+        assert_eq!(read_upstream(dir.path()), Some(("10.0.0.1".into(), 5433)));
+        assert!(write(&config, dir.path(), None).unwrap());
+        assert_eq!(read_upstream(dir.path()), None);
+        let conf = fs::read_to_string(dir.path().join("postgresql.conf")).unwrap();
+        assert_eq!(conf.matches(INCLUDE).count(), 1);
+        assert!(conf.starts_with("shared_buffers = 1GB\n"));
+    }
+
+    #[test]
+    fn slot_names_are_valid_and_long_ones_stay_apart() {
+        let name = |text: &str| slot_name(&MemberName::new(text).unwrap());
+        assert_eq!(name("eu-north-1"), "regent_eu_north_1");
+        let (a, b) = (name(&("x".repeat(62) + "a")), name(&("x".repeat(62) + "b")));
+        assert!(a != b && a.len() <= 63, "{a} {b}");
+    }
+}

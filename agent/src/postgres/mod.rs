@@ -1,0 +1,7 @@
+//! PostgreSQL through its socket and its files. Starting, stopping and killing it is the guard's alone.
+
+pub mod conf;
+pub mod connect;
+pub mod hba;
+pub mod primary;
+pub mod probe;

@@ -1,0 +1,99 @@
+//! What a primary needs for failover: the role `regent`, the marker schema, and a slot for every other member. All of it is
+//! idempotent and replicated, except slots, which each new primary makes anew.
+
+use std::{collections::BTreeSet, time::Duration};
+
+use regent_types::MemberName;
+
+use super::{
+    conf::{password, slot_name},
+    connect::{Connection, PgError, local},
+};
+use crate::config::{Config, ROLE};
+
+const LIMIT: Duration = Duration::from_secs(10);
+
+/// A string literal that is read the same whatever `standard_conforming_strings` says.
+fn literal(text: &str) -> String {
+    format!("E'{}'", text.replace('\\', "\\\\").replace('\'', "''"))
+}
+
+/// Role, grants, schema.
+pub async fn configure(config: &Config) -> Result<(), PgError> {
+    let what = "set up the role regent";
+    let connection = local(config, LIMIT).await?;
+    let password = password(config).map_err(|source| PgError::Local { what: what.into(), source })?;
+    // Hashed here: a plain password would appear in the server's log when statements are logged.
+    let verifier = postgres_protocol::password::scram_sha_256(password.as_bytes());
+    let functions = [
+        "pg_ls_dir(text, boolean, boolean)",
+        "pg_stat_file(text, boolean)",
+        "pg_read_binary_file(text)",
+        "pg_read_binary_file(text, bigint, bigint, boolean)",
+    ]
+    .map(|f| format!("GRANT EXECUTE ON FUNCTION pg_catalog.{f} TO {ROLE};"))
+    .join("\n");
+    // The first commit after a promotion may have no standby to wait for.
+    let sql = format!(
+        "SET synchronous_commit = local;
+         DO $$ BEGIN
+           IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = '{ROLE}') THEN CREATE ROLE {ROLE}; END IF;
+         END $$;
+         ALTER ROLE {ROLE} LOGIN REPLICATION PASSWORD {verifier};
+         GRANT pg_monitor, pg_checkpoint TO {ROLE};
+         {functions}
+         CREATE SCHEMA IF NOT EXISTS {ROLE};
+         CREATE TABLE IF NOT EXISTS {ROLE}.marker (
+           id int PRIMARY KEY, epoch bigint NOT NULL, token text NOT NULL, written_at timestamptz NOT NULL);
+         ALTER SCHEMA {ROLE} OWNER TO {ROLE};
+         ALTER TABLE {ROLE}.marker OWNER TO {ROLE};",
+        verifier = literal(&verifier),
+    );
+    connection.row(what, &sql, LIMIT).await.map(drop)
+}
+
+/// Slots: one for each of `members`, none of ours for anybody else.
+pub async fn slots<'a>(
+    config: &Config,
+    members: impl Iterator<Item = &'a MemberName>,
+) -> Result<(), PgError> {
+    let connection = local(config, LIMIT).await?;
+    let wanted: BTreeSet<String> = members.filter(|m| **m != config.member).map(slot_name).collect();
+    let present = ours(&connection).await?;
+    for name in wanted.iter().filter(|n| !present.iter().any(|(p, _)| p == *n)) {
+        let sql = format!("SELECT pg_create_physical_replication_slot('{name}', true)");
+        connection.row(&format!("create slot {name}"), &sql, LIMIT).await?;
+        tracing::info!(slot = %name, "slot created");
+    }
+    for (name, active) in present {
+        if !wanted.contains(&name) && !active {
+            drop_slot(&connection, &name).await?;
+        }
+    }
+    Ok(())
+}
+
+/// A standby's own slots would retain WAL for ever: they are left from a time as primary.
+pub async fn drop_slots(config: &Config) -> Result<(), PgError> {
+    let connection = local(config, LIMIT).await?;
+    for (name, active) in ours(&connection).await? {
+        if !active {
+            drop_slot(&connection, &name).await?;
+        }
+    }
+    Ok(())
+}
+
+async fn ours(connection: &Connection) -> Result<Vec<(String, bool)>, PgError> {
+    let sql = "SELECT slot_name, active FROM pg_replication_slots
+               WHERE slot_type = 'physical' AND NOT temporary AND starts_with(slot_name, 'regent_')";
+    let rows = connection.rows("list slots", sql, LIMIT).await?;
+    Ok(rows.iter().filter_map(|r| Some((r.text(0)?.to_owned(), r.is_true(1)))).collect())
+}
+
+async fn drop_slot(connection: &Connection, name: &str) -> Result<(), PgError> {
+    let sql = format!("SELECT pg_drop_replication_slot('{name}')");
+    connection.row(&format!("drop slot {name}"), &sql, LIMIT).await?;
+    tracing::info!(slot = %name, "slot dropped");
+    Ok(())
+}

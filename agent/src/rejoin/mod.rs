@@ -1,0 +1,6 @@
+//! Turning an old primary into a standby: read its WAL, keep what diverged, rewind or clone.
+
+pub mod clone;
+pub mod rewind;
+pub mod salvage;
+pub mod waldump;

@@ -1,0 +1,43 @@
+//! Starts the tasks and ends with the first of SIGTERM, SIGINT, or a task that must not end.
+
+use std::sync::Arc;
+
+use anyhow::{Context, bail};
+use tokio::{net::TcpListener, signal::unix};
+
+use crate::{app::App, config::Config, executor::Executor, http, keeper, observer, session};
+
+/// Runs the agent until it is told to end.
+pub async fn run(config: Config) -> anyhow::Result<()> {
+    let mut terminate = unix::signal(unix::SignalKind::terminate()).context("SIGTERM")?;
+    let mut interrupt = unix::signal(unix::SignalKind::interrupt()).context("SIGINT")?;
+    let app = Arc::new(App::open(config)?);
+    let listener = TcpListener::bind(app.config.http_listen)
+        .await
+        .with_context(|| format!("http_listen = {}", app.config.http_listen))?;
+    tracing::info!(
+        cluster = %app.config.cluster, member = %app.config.member, region = %app.config.region,
+        state_file = app.state.found(), version = env!("CARGO_PKG_VERSION"), "agent starts"
+    );
+    app.disk.start(app.config.data_dir.clone(), app.config.disk_interval).context("disk probe")?;
+    observer::look_at_guard(&app).await;
+    let executor = Arc::new(Executor::new(app.clone()));
+    let served = axum::serve(listener, http::router(app.clone()));
+    // Tasks of their own: one that is busy delays no heartbeat. None of them ends.
+    let mut tasks = tokio::task::JoinSet::new();
+    tasks.spawn(observer::watch_guard(app.clone()));
+    tasks.spawn(observer::watch_server(app.clone()));
+    tasks.spawn(keeper::run(app.clone()));
+    tasks.spawn(session::run(app.clone(), executor));
+    tasks.spawn(async move {
+        if let Err(error) = served.await {
+            tracing::error!(%error, "HTTP server");
+        }
+    });
+    tokio::select! {
+        _ = terminate.recv() => tracing::info!("SIGTERM: the agent ends, PostgreSQL and its guard run on"),
+        _ = interrupt.recv() => tracing::info!("SIGINT: the agent ends, PostgreSQL and its guard run on"),
+        ended = tasks.join_next() => bail!("a task has ended: {ended:?}"),
+    }
+    Ok(())
+}

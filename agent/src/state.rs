@@ -1,0 +1,148 @@
+//! The agent's state file: highest epoch obeyed, lineage, and what was being done to the data directory.
+//!
+//! Versioned and checksummed; each change is on disk before it counts. A damaged file is kept aside as evidence and read
+//! as *nothing known*: lineage 0, so the member is cloned or rewound again and never promoted. A mistake that way costs a
+//! clone; the other way it would serve data of an unknown history.
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+    sync::Mutex,
+};
+
+use regent_agent_core::AgentView;
+
+use crate::durable;
+
+/// A failure of the state file.
+#[derive(Debug, thiserror::Error)]
+#[error("agent state file {path}: {what}")]
+pub struct StateError {
+    path: PathBuf,
+    what: String,
+    #[source]
+    source: Option<io::Error>,
+}
+
+const HEADER: &str = "regent-agent-state 1";
+
+/// The file and what it says.
+#[derive(Debug)]
+pub struct State {
+    path: PathBuf,
+    current: Mutex<AgentView>,
+    found: String,
+}
+
+impl State {
+    /// Opens `state_dir/agent.state`.
+    pub fn open(state_dir: &Path) -> Result<Self, StateError> {
+        let path = state_dir.join("agent.state");
+        let fail = |what: &str, source| StateError { path: path.clone(), what: what.into(), source };
+        let (view, found) = match fs::read_to_string(&path) {
+            Ok(text) => match parse(&text) {
+                Ok(view) => (view, "ok".to_owned()),
+                Err(why) => {
+                    let aside = keep_aside(&path).map_err(|e| fail("cannot be kept aside", Some(e)))?;
+                    let found = format!("damaged ({why}), kept as {}", aside.display());
+                    (AgentView::default(), found)
+                }
+            },
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                (AgentView::default(), "missing".to_owned())
+            }
+            Err(error) if error.kind() == io::ErrorKind::InvalidData => {
+                let aside = keep_aside(&path).map_err(|e| fail("cannot be kept aside", Some(e)))?;
+                (AgentView::default(), format!("damaged (not text), kept as {}", aside.display()))
+            }
+            Err(error) => return Err(fail("cannot be read", Some(error))),
+        };
+        Ok(Self { path, current: Mutex::new(view), found })
+    }
+
+    /// What was found at start: `ok`, `missing` or `damaged (...)`.
+    pub fn found(&self) -> &str {
+        &self.found
+    }
+
+    /// What it says.
+    pub fn get(&self) -> AgentView {
+        self.current.lock().expect("no panic while held").clone()
+    }
+
+    /// Changes it, on disk before in memory.
+    pub fn change(&self, edit: impl FnOnce(&mut AgentView)) -> Result<AgentView, StateError> {
+        let mut current = self.current.lock().expect("no panic while held");
+        let mut next = current.clone();
+        edit(&mut next);
+        assert!(next.highest_epoch >= current.highest_epoch, "the highest epoch never goes down");
+        if next != *current {
+            durable::replace(&self.path, render(&next).as_bytes(), 0o600).map_err(|source| StateError {
+                path: self.path.clone(),
+                what: "cannot be written".into(),
+                source: Some(source),
+            })?;
+            *current = next.clone();
+        }
+        Ok(next)
+    }
+}
+
+fn render(view: &AgentView) -> String {
+    let body = serde_json::to_string(view).expect("plain data");
+    format!("{HEADER}\n{:08x}\n{body}\n", crc32fast::hash(body.as_bytes()))
+}
+
+fn parse(text: &str) -> Result<AgentView, String> {
+    let mut lines = text.lines();
+    match lines.next() {
+        Some(HEADER) => {}
+        other => return Err(format!("first line {other:?}, expected {HEADER:?}")),
+    }
+    let sum = lines.next().unwrap_or("");
+    let body = lines.next().unwrap_or("");
+    let computed = format!("{:08x}", crc32fast::hash(body.as_bytes()));
+    if sum != computed {
+        return Err(format!("checksum {sum:?}, computed {computed:?}"));
+    }
+    serde_json::from_str(body).map_err(|e| e.to_string())
+}
+
+fn keep_aside(path: &Path) -> io::Result<PathBuf> {
+    let aside = (1..).map(|n| path.with_extension(format!("state.damaged-{n}"))).find(|p| !p.exists());
+    let aside = aside.expect("an unbounded range");
+    fs::rename(path, &aside)?;
+    durable::sync_parent(path)?;
+    Ok(aside)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use regent_types::Epoch;
+
+    #[test]
+    fn what_is_changed_is_found_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let state = State::open(dir.path()).unwrap();
+        assert_eq!(state.found(), "missing");
+        state.change(|s| s.lineage = Epoch(3)).unwrap();
+        let again = State::open(dir.path()).unwrap();
+        assert_eq!((again.found(), again.get().lineage), ("ok", Epoch(3)));
+    }
+
+    #[test]
+    fn a_damaged_file_is_kept_and_read_as_nothing_known() {
+        for spoil in [|_: &str| String::new(), |t: &str| t.replace("\"lineage\":3", "\"lineage\":4")] {
+            let dir = tempfile::tempdir().unwrap();
+            let path = dir.path().join("agent.state");
+            State::open(dir.path()).unwrap().change(|s| s.lineage = Epoch(3)).unwrap();
+            let text = fs::read_to_string(&path).unwrap();
+            fs::write(&path, spoil(&text)).unwrap();
+            let state = State::open(dir.path()).unwrap();
+            assert!(state.found().starts_with("damaged"), "{}", state.found());
+            assert_eq!(state.get().lineage, Epoch::NONE);
+            assert!(dir.path().join("agent.state.damaged-1").exists());
+        }
+    }
+}
