@@ -1,0 +1,184 @@
+//! One `[[cluster]]` table, its members and its policy, with the defaults of DESIGN section 7.
+
+use std::{collections::BTreeMap, net::IpAddr, time::Duration};
+
+use regent_core::{ClusterConfig, ConfigError, MemberConfig, Policy};
+use regent_types::{ClusterName, LeaseTerms, MemberName, Region};
+use serde::Deserialize;
+
+use super::{EMBEDDED, refuse};
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct ClusterTable {
+    name: ClusterName,
+    dns_name: String,
+    #[serde(with = "humantime_serde", default = "default_ttl")]
+    dns_ttl: Duration,
+    #[serde(default = "default_providers")]
+    dns_providers: Vec<String>,
+    initial_primary: MemberName,
+    #[serde(default)]
+    policy: PolicyTable,
+    member: Vec<MemberTable>,
+}
+
+fn default_ttl() -> Duration {
+    Duration::from_secs(5)
+}
+
+fn default_providers() -> Vec<String> {
+    vec![EMBEDDED.into()]
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct MemberTable {
+    name: MemberName,
+    region: Region,
+    host: String,
+    port: u16,
+    client_address: IpAddr,
+    client_port: Option<u16>,
+    #[serde(default = "default_priority")]
+    priority: u32,
+    #[serde(default = "default_promotable")]
+    promotable: bool,
+}
+
+fn default_priority() -> u32 {
+    100
+}
+
+fn default_promotable() -> bool {
+    true
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct PolicyTable {
+    #[serde(with = "humantime_serde")]
+    partition_timeout: Duration,
+    #[serde(with = "humantime_serde")]
+    lease_ttl: Duration,
+    #[serde(with = "humantime_serde")]
+    kill_time: Duration,
+    clock_drift_ppm: u64,
+    #[serde(with = "humantime_serde")]
+    postgres_down_timeout: Duration,
+    #[serde(with = "humantime_serde")]
+    disk_stall_timeout: Duration,
+    #[serde(with = "humantime_serde")]
+    heartbeat_interval: Duration,
+    #[serde(with = "humantime_serde")]
+    fence_grace: Duration,
+    #[serde(with = "humantime_serde")]
+    promote_timeout: Duration,
+    #[serde(with = "humantime_serde")]
+    replay_timeout: Duration,
+    #[serde(with = "humantime_serde")]
+    validate_timeout: Duration,
+    #[serde(with = "humantime_serde")]
+    rejoin_timeout: Duration,
+    #[serde(with = "humantime_serde")]
+    rewind_timeout: Duration,
+    sync_lag_bytes_max: u64,
+    #[serde(with = "humantime_serde")]
+    sync_window: Duration,
+    max_lag_bytes: Option<u64>,
+}
+
+impl Default for PolicyTable {
+    fn default() -> Self {
+        let s = Duration::from_secs;
+        Self {
+            partition_timeout: s(300),
+            lease_ttl: s(270),
+            kill_time: s(1),
+            clock_drift_ppm: 5_000,
+            postgres_down_timeout: s(60),
+            disk_stall_timeout: s(30),
+            heartbeat_interval: s(1),
+            fence_grace: s(5),
+            promote_timeout: s(120),
+            replay_timeout: s(60),
+            validate_timeout: s(120),
+            rejoin_timeout: s(24 * 3600),
+            rewind_timeout: s(1200),
+            sync_lag_bytes_max: 16 << 20,
+            sync_window: s(10),
+            max_lag_bytes: None,
+        }
+    }
+}
+
+fn ms(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+impl ClusterTable {
+    pub(super) fn into_cluster(self) -> Result<ClusterConfig, ConfigError> {
+        let name = self.name;
+        let mut members = BTreeMap::new();
+        for member in self.member {
+            let field = |key: &str| format!("cluster.{name}.member.{}.{key}", member.name);
+            for (key, port) in [("port", Some(member.port)), ("client_port", member.client_port)] {
+                if port == Some(0) {
+                    return refuse(field(key), "0 is not a port");
+                }
+            }
+            if member.host.is_empty() {
+                return refuse(field("host"), "is empty");
+            }
+            let config = MemberConfig {
+                region: member.region,
+                host: member.host,
+                port: member.port,
+                client_address: member.client_address,
+                client_port: member.client_port.unwrap_or(member.port),
+                priority: member.priority,
+                promotable: member.promotable,
+            };
+            if members.insert(member.name.clone(), config).is_some() {
+                return refuse(
+                    format!("cluster.{name}.member.name"),
+                    format!("{} is given twice", member.name),
+                );
+            }
+        }
+        let policy = self.policy;
+        let ttl_s = u32::try_from(self.dns_ttl.as_secs()).ok().filter(|ttl| (1..=3600).contains(ttl));
+        let Some(dns_ttl_s) = ttl_s else {
+            let text = humantime::format_duration(self.dns_ttl);
+            return refuse(format!("cluster.{name}.dns_ttl"), format!("{text}: must be 1 s to 1 h"));
+        };
+        Ok(ClusterConfig {
+            dns_name: self.dns_name.to_ascii_lowercase(),
+            dns_ttl_s,
+            dns_providers: self.dns_providers,
+            initial_primary: self.initial_primary,
+            members,
+            policy: Policy {
+                partition_timeout_ms: ms(policy.partition_timeout),
+                lease: LeaseTerms {
+                    ttl_ms: ms(policy.lease_ttl),
+                    rho_ppm: policy.clock_drift_ppm,
+                    kill_ms: ms(policy.kill_time),
+                },
+                postgres_down_timeout_ms: ms(policy.postgres_down_timeout),
+                disk_stall_timeout_ms: ms(policy.disk_stall_timeout),
+                heartbeat_interval_ms: ms(policy.heartbeat_interval),
+                fence_grace_ms: ms(policy.fence_grace),
+                promote_timeout_ms: ms(policy.promote_timeout),
+                replay_timeout_ms: ms(policy.replay_timeout),
+                validate_timeout_ms: ms(policy.validate_timeout),
+                rejoin_timeout_ms: ms(policy.rejoin_timeout),
+                rewind_timeout_ms: ms(policy.rewind_timeout),
+                sync_lag_bytes_max: policy.sync_lag_bytes_max,
+                sync_window_ms: ms(policy.sync_window),
+                max_lag_bytes: policy.max_lag_bytes,
+            },
+            name,
+        })
+    }
+}

@@ -1,0 +1,131 @@
+//! The `Fence` effect: a proof, then the candidates' reports, then one proposal with both, so that only two commits
+//! stand between detection and promotion.
+//!
+//! Invariant: `Prepare` leaves only after the proof. Until then the old primary's last WAL may still arrive.
+
+use std::time::Duration;
+
+use regent_core::{Body, FenceProof};
+use regent_types::{Directive, EffectKey, Epoch, Evidence, MemberName, Outcome};
+
+use super::{Context, ask, prepare};
+
+/// Between two looks at the bound.
+const BOUND_POLL: Duration = Duration::from_millis(20);
+/// After a refusal of the guard, before it is asked again.
+const ASK_PAUSE: Duration = Duration::from_millis(500);
+/// With no candidate answering for this long the proof is proposed alone, and the core moves on to *Choose*.
+const CANDIDATES_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// What is to be fenced.
+pub(super) struct Order {
+    pub epoch: Epoch,
+    pub member: MemberName,
+    pub grace_ms: u64,
+    pub candidates: Vec<MemberName>,
+}
+
+pub(super) async fn run(context: &Context, key: &EffectKey, order: Order) {
+    while context.wanted(key) {
+        let acknowledged = acknowledged(context, key, &order.member, order.epoch, order.grace_ms);
+        let proof = tokio::select! {
+            proof = acknowledged => proof,
+            proof = expired(context, key) => match proof {
+                Some(proof) => proof,
+                None => return,
+            },
+        };
+        tracing::info!(?key, proof = proof.name(), "fence proof in hand");
+        let mut candidates = order.candidates.clone();
+        if matches!(proof, FenceProof::Acknowledged(_)) && !candidates.contains(&order.member) {
+            candidates.push(order.member.clone());
+        }
+        let prepared = prepare::prepare(context, key, order.epoch, &candidates, 1, CANDIDATES_TIMEOUT).await;
+        context.prepared.begin(context, &key.cluster, &prepared.reports);
+        let body = Body::FenceProven { key: key.clone(), proof, candidates: prepared.reports };
+        if !context.propose(body).await {
+            return;
+        }
+        context.node.clock.sleep(ASK_PAUSE).await;
+    }
+}
+
+/// Asks the guard until it acknowledges.
+async fn acknowledged(
+    context: &Context,
+    key: &EffectKey,
+    member: &MemberName,
+    epoch: Epoch,
+    grace_ms: u64,
+) -> FenceProof {
+    let sub = ask::sub_key(key, context.leadership.term, 0);
+    loop {
+        let directive = Directive::Fence { epoch, grace_ms };
+        match ask::ask(context, member, &sub, directive, None).await {
+            Outcome::Done(Evidence::Fenced(evidence)) if speaks_for(context, key, epoch, &evidence) => {
+                return FenceProof::Acknowledged(evidence);
+            }
+            other => tracing::info!(%member, ?other, "not a fence proof; asking again"),
+        }
+        context.node.clock.sleep(ASK_PAUSE).await;
+    }
+}
+
+/// Whether this answer proves it for the bound instance. The core judges again; asked here so that another machine with
+/// the member's identity does not keep the lease's expiry from being waited for.
+fn speaks_for(
+    context: &Context,
+    key: &EffectKey,
+    epoch: Epoch,
+    evidence: &regent_types::FencedEvidence,
+) -> bool {
+    let inner = context.node.shared.lock();
+    let cluster = inner.state.clusters.get(&key.cluster);
+    let Some(bound) = cluster.and_then(|cluster| cluster.appointment.as_ref()) else { return false };
+    let same = evidence.instance == bound.instance
+        || (evidence.boot == bound.boot && evidence.succeeds.contains(&bound.instance));
+    evidence.epoch >= epoch && same
+}
+
+/// Waits for the leader's bound. `None` when the effect or the leadership is gone.
+async fn expired(context: &Context, key: &EffectKey) -> Option<FenceProof> {
+    loop {
+        if !context.wanted(key) {
+            return None;
+        }
+        let passed = {
+            let inner = context.node.shared.lock();
+            let cluster = inner.state.clusters.get(&key.cluster)?;
+            // The table takes it for a bug to be asked before FenceDecided.
+            if cluster.fenced_through != cluster.epoch {
+                return None;
+            }
+            let now_ns = context.node.clock.now_ns();
+            inner.leases.bound_passed(now_ns, context.leadership, &inner.state, &key.cluster)
+        };
+        match passed {
+            Ok(proof) => return Some(proof),
+            Err(pending) => tracing::trace!(?key, %pending, "bound not passed"),
+        }
+        context.node.clock.sleep(BOUND_POLL).await;
+    }
+}
+
+/// One attempt to have the old primary's guard acknowledge, for *Collect*.
+pub(super) async fn acknowledge_once(
+    context: &Context,
+    key: &EffectKey,
+    member: &MemberName,
+    epoch: Epoch,
+    limit: Duration,
+) -> Option<regent_types::FencedEvidence> {
+    context.node.sessions.pick(&(key.cluster.clone(), member.clone()), None)?;
+    let sub = ask::sub_key(key, context.leadership.term, 0);
+    let directive = Directive::Fence { epoch, grace_ms: 0 };
+    match context.node.clock.within(limit, ask::ask(context, member, &sub, directive, None)).await {
+        Some(Outcome::Done(Evidence::Fenced(evidence))) if speaks_for(context, key, epoch, &evidence) => {
+            Some(evidence)
+        }
+        _ => None,
+    }
+}

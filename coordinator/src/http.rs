@@ -1,0 +1,134 @@
+//! `/metrics` and `/health` over HTTP. Read-only.
+
+use std::sync::Arc;
+
+use axum::{Router, extract::State, http::StatusCode, response::IntoResponse, routing::get};
+use regent_core::Step;
+use tokio::net::TcpListener;
+
+use crate::{metrics::Text, node::Node};
+
+/// Serves until the node ends.
+pub async fn serve(node: Arc<Node>, listener: TcpListener) {
+    let stop = node.stop.clone();
+    let router = Router::new().route("/metrics", get(metrics)).route("/health", get(health)).with_state(node);
+    let served = axum::serve(listener, router).with_graceful_shutdown(stop.cancelled_owned()).await;
+    if let Err(error) = served {
+        tracing::error!(%error, "the HTTP server has ended");
+    }
+}
+
+/// 200 while a leader is known and this node's log runs.
+async fn health(State(node): State<Arc<Node>>) -> impl IntoResponse {
+    let status = node.raft.status();
+    let (code, text) = match (&status.stopped, status.leader) {
+        (Some(reason), _) => (StatusCode::SERVICE_UNAVAILABLE, format!("stopped: {reason}\n")),
+        (None, None) => (StatusCode::SERVICE_UNAVAILABLE, "no leader is known\n".to_owned()),
+        (None, Some(leader)) => {
+            (StatusCode::OK, format!("{} leader={leader} term={}\n", status.role, status.term))
+        }
+    };
+    (code, text)
+}
+
+async fn metrics(State(node): State<Arc<Node>>) -> impl IntoResponse {
+    ([("content-type", "text/plain; version=0.0.4")], render(&node))
+}
+
+fn render(node: &Node) -> String {
+    let status = node.raft.status();
+    let m = &node.metrics;
+    let mut text = Text::default();
+    text.one("regent_leader", "gauge", "1 while this node leads.", u8::from(node.led.borrow().is_some()));
+    text.one("regent_has_leader", "gauge", "1 while a leader is known.", u8::from(status.leader.is_some()));
+    text.one("regent_raft_term", "gauge", "Raft term.", status.term);
+    text.one(
+        "regent_raft_committed_index",
+        "gauge",
+        "Committed log index.",
+        status.committed_index.unwrap_or(0),
+    );
+    text.one(
+        "regent_raft_applied_index",
+        "gauge",
+        "Applied log index.",
+        status.applied.map_or(0, |at| at.index),
+    );
+    if let Some(age_ms) = status.quorum_ack_age_ms {
+        let help = "Age of the last message that a quorum acknowledged, on the leader.";
+        text.one("regent_raft_quorum_ack_age_seconds", "gauge", help, age_ms as f64 / 1000.0);
+    }
+    text.one("regent_heartbeats_total", "counter", "Heartbeats received while leading.", m.heartbeats.get());
+    text.one("regent_leases_granted_total", "counter", "Leases granted or extended.", m.leases_granted.get());
+    text.one(
+        "regent_rounds_total",
+        "counter",
+        "Quorum rounds that confirmed the leadership.",
+        m.rounds.get(),
+    );
+    text.one("regent_rounds_failed_total", "counter", "Quorum rounds that failed.", m.rounds_failed.get());
+    text.one("regent_sessions", "gauge", "Agent sessions on the leader.", node.sessions.count());
+    text.one("regent_relays_total", "counter", "Sessions relayed to a leader.", m.relays.get());
+    text.one("regent_dns_queries_total", "counter", "DNS questions answered.", m.dns_queries.get());
+    text.one(
+        "regent_dns_stale_total",
+        "counter",
+        "DNS questions answered without a leader.",
+        m.dns_stale.get(),
+    );
+    let help = "Failed attempts of a DNS provider.";
+    text.one("regent_redirect_failures_total", "counter", help, m.redirect_failures.get());
+    let help = "From a heartbeat's arrival to its acknowledgement.";
+    text.histogram("regent_acknowledgement_seconds", help, &m.acknowledgement_ms);
+    clusters(node, &mut text);
+    text.finish()
+}
+
+fn clusters(node: &Node, text: &mut Text) {
+    let inner = node.shared.lock();
+    let now_ns = node.clock.now_ns();
+    let all = || inner.state.clusters.iter();
+    text.head("regent_cluster_epoch", "gauge", "Current epoch.");
+    for (name, cluster) in all() {
+        text.sample("regent_cluster_epoch", &[("cluster", name.as_str())], cluster.epoch);
+    }
+    text.head("regent_cluster_fenced_through", "gauge", "Every epoch up to this one is fenced.");
+    for (name, cluster) in all() {
+        text.sample("regent_cluster_fenced_through", &[("cluster", name.as_str())], cluster.fenced_through);
+    }
+    text.head("regent_operation_running", "gauge", "1 while an operation runs.");
+    for (name, cluster) in all() {
+        let step = cluster.operation.as_ref().map_or(Step::Done, |operation| operation.step);
+        let labels = [("cluster", name.as_str()), ("step", crate::service::view::step_name(step))];
+        text.sample("regent_operation_running", &labels, u8::from(cluster.operation.is_some()));
+    }
+    text.head("regent_operation_waiting", "gauge", "1 while the running operation waits for somebody.");
+    for (name, cluster) in all() {
+        let waits = cluster.operation.as_ref().is_some_and(|operation| operation.waiting.is_some());
+        text.sample("regent_operation_waiting", &[("cluster", name.as_str())], u8::from(waits));
+    }
+    text.head("regent_effects_waiting", "gauge", "Effects without an outcome.");
+    for (name, cluster) in all() {
+        text.sample("regent_effects_waiting", &[("cluster", name.as_str())], cluster.effects().len());
+    }
+    if inner.leadership.is_none() {
+        return;
+    }
+    text.head(
+        "regent_lease_remaining_seconds",
+        "gauge",
+        "What is left of the last lease that this leader granted.",
+    );
+    for (name, cluster) in all() {
+        let left_ns = inner.leases.held(now_ns, cluster).unwrap_or(0);
+        text.sample("regent_lease_remaining_seconds", &[("cluster", name.as_str())], left_ns as f64 / 1e9);
+    }
+    text.head("regent_member_silence_seconds", "gauge", "How long nobody has heard the member's agent.");
+    for (name, cluster) in all() {
+        for member in cluster.config.members.keys() {
+            let silent_ms = inner.detector.silence_ms(now_ns, name, member);
+            let labels = [("cluster", name.as_str()), ("member", member.as_str())];
+            text.sample("regent_member_silence_seconds", &labels, silent_ms as f64 / 1000.0);
+        }
+    }
+}

@@ -1,0 +1,214 @@
+//! Follows Raft's leadership: begins and ends the leader's memory, tells the followers the ages of silence, asks the
+//! detector, adds configured clusters, and prefers to live outside the primaries' region.
+//!
+//! Invariant: lease table and detector begin anew with every leadership of this node, also when the same node was
+//! re-elected before anyone saw the gap; they end when it does.
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use regent_core::{Body, Hearing};
+use regent_proto::v1::{AgesRequest, MemberAge, peer_service_client::PeerServiceClient};
+use regent_raft::LeadershipChange;
+use regent_types::{ClusterName, CoordinatorId, MemberName};
+use tokio::task::JoinSet;
+
+use crate::{
+    node::Node,
+    proposer::ProposeFailure,
+    shared::{Inner, leadership},
+};
+
+/// Between two exchanges of ages.
+const EXCHANGE_INTERVAL: Duration = Duration::from_secs(1);
+/// Longest wait for a follower's answer.
+const EXCHANGE_TIMEOUT: Duration = Duration::from_millis(900);
+/// Between two looks of the detector.
+const DETECTOR_INTERVAL: Duration = Duration::from_millis(100);
+
+/// Follows the leadership until Raft ends.
+pub async fn follow(node: Arc<Node>) {
+    let mut changes = node.raft.leadership();
+    loop {
+        let now: LeadershipChange = *changes.borrow_and_update();
+        change(&node, now);
+        if changes.changed().await.is_err() {
+            change(&node, LeadershipChange::default());
+            return;
+        }
+    }
+}
+
+fn change(node: &Node, now: LeadershipChange) {
+    let mut inner = node.shared.lock();
+    let current = now.current.map(leadership);
+    if inner.leadership != current {
+        let now_ns = node.clock.now_ns();
+        if inner.leadership.is_some() {
+            // What this leader knew, if nobody tells it anything newer until it leads again.
+            let ages = inner.detector.ages(now_ns);
+            node.heard.told(now_ns, ages);
+            inner.leases.end();
+            inner.detector.end_leadership();
+        }
+        if let Some(current) = current {
+            inner.leases.begin(current, now_ns);
+            inner.detector.begin_leadership(current, now_ns, node.heard.inherited(now_ns));
+            tracing::info!(leadership = %current, "this node leads");
+        }
+        inner.leadership = current;
+    }
+    drop(inner);
+    node.led.send_replace(current);
+}
+
+/// Runs the leader's periodic work for ever; on a follower it does nothing.
+pub async fn tick(node: Arc<Node>) {
+    let mut configured = false;
+    loop {
+        node.clock.sleep(DETECTOR_INTERVAL).await;
+        let wanted = {
+            let mut inner = node.shared.lock();
+            if inner.leadership.is_none() {
+                configured = false;
+                continue;
+            }
+            let Inner { state, detector, .. } = &mut *inner;
+            let mut wanted = Vec::new();
+            if !configured {
+                wanted = node.config.clusters.iter().filter_map(|cluster| missing(cluster, state)).collect();
+                configured = wanted.is_empty();
+            }
+            wanted.extend(detector.tick(node.clock.now_ns(), state, node.config.peers.len()));
+            wanted
+        };
+        for body in wanted {
+            match node.proposer.propose(body).await {
+                Ok(_) => {}
+                Err(ProposeFailure::Rejected(rejection)) => tracing::info!(%rejection, "wish rejected"),
+                Err(error) => tracing::debug!(%error, "wish not committed"),
+            }
+        }
+    }
+}
+
+/// A configured cluster that the group does not know. One that differs from the state is left alone, and said so.
+fn missing(config: &regent_core::ClusterConfig, state: &regent_core::State) -> Option<Body> {
+    let Some(known) = state.clusters.get(&config.name) else {
+        return Some(Body::Configure(Box::new(config.clone())));
+    };
+    if known.config != *config {
+        tracing::warn!(
+            cluster = %config.name,
+            "the cluster's configuration in this node's file differs from the replicated one, which stays in force"
+        );
+    }
+    None
+}
+
+/// Once a second, a leader confirmed in that same second tells the followers the ages, and merges theirs.
+pub async fn exchange(node: Arc<Node>) {
+    loop {
+        node.clock.sleep(EXCHANGE_INTERVAL).await;
+        if node.led.borrow().is_none() {
+            continue;
+        }
+        let deadline = node.clock.deadline(EXCHANGE_INTERVAL);
+        let Ok(confirmed) = node.raft.confirm_leadership(deadline).await else { continue };
+        let current = leadership(confirmed.leadership);
+        let ages = {
+            let inner = node.shared.lock();
+            if inner.leadership != Some(current) {
+                continue;
+            }
+            inner.detector.ages(node.clock.now_ns())
+        };
+        let request = AgesRequest {
+            leader_term: current.term,
+            leader_id: current.node.0,
+            ages: ages.into_iter().map(to_proto).collect(),
+        };
+        let mut calls = JoinSet::new();
+        for (id, channel) in node.peers.others() {
+            let (node, request) = (node.clone(), request.clone());
+            calls.spawn(async move {
+                let mut client = PeerServiceClient::new(channel);
+                let answer = node.clock.within(EXCHANGE_TIMEOUT, client.exchange_ages(request)).await;
+                let Some(Ok(reply)) = answer else { return };
+                let (reply, now_ns) = (reply.into_inner(), node.clock.now_ns());
+                node.peers.answered(id, now_ns, reply.term);
+                let heard = reply.heard.into_iter().filter_map(|age| from_proto(age).ok()).collect();
+                let mut inner = node.shared.lock();
+                if inner.leadership == Some(current) {
+                    inner.detector.on_relay_report(now_ns, id, heard);
+                }
+            });
+        }
+        calls.join_all().await;
+    }
+}
+
+/// An age as it travels.
+pub fn to_proto(hearing: Hearing) -> MemberAge {
+    MemberAge { cluster: hearing.cluster.into(), member: hearing.member.into(), age_ms: hearing.age_ms }
+}
+
+/// An age that arrived.
+pub fn from_proto(age: MemberAge) -> Result<Hearing, regent_types::IdError> {
+    Ok(Hearing {
+        cluster: ClusterName::new(age.cluster)?,
+        member: MemberName::new(age.member)?,
+        age_ms: age.age_ms,
+    })
+}
+
+/// Hands the leadership to a coordinator outside the region where most primaries are: a leader lost together with the
+/// primary costs an election on top.
+pub async fn place(node: Arc<Node>) {
+    if !node.config.placement.avoid_primary_region {
+        return;
+    }
+    loop {
+        node.clock.sleep(node.config.placement.interval).await;
+        if node.led.borrow().is_none() {
+            continue;
+        }
+        let Some(to) = better_place(&node) else { continue };
+        tracing::info!(%to, "handing the leadership out of the primaries' region");
+        let deadline = node.clock.deadline(node.config.raft.election_timeout_max * 3);
+        if let Err(error) = node.raft.transfer_leader(to.0, deadline).await {
+            tracing::warn!(%to, %error, "the leadership was not handed over");
+        }
+    }
+}
+
+fn better_place(node: &Node) -> Option<CoordinatorId> {
+    let mut primaries: BTreeMap<_, usize> = BTreeMap::new();
+    {
+        let inner = node.shared.lock();
+        for cluster in inner.state.clusters.values() {
+            if cluster.operation.is_some() {
+                return None;
+            }
+            let Some((appointment, _)) = cluster.established() else { continue };
+            if let Some(member) = cluster.config.members.get(&appointment.member) {
+                *primaries.entry(member.region.clone()).or_default() += 1;
+            }
+        }
+    }
+    let most = primaries.values().max().copied()?;
+    let crowded = |region| primaries.get(region).is_some_and(|count| *count == most);
+    if !crowded(&node.config.region) {
+        return None;
+    }
+    let status = node.raft.status();
+    // Only to one that answers and has everything; of those to one without any primary first.
+    let fresh_ms = node.config.raft.heartbeat_interval.as_millis() as u64 * 3;
+    let able = node.config.peers.iter().filter(|(id, peer)| {
+        let follower = status.followers.get(&id.0);
+        let caught_up = follower.is_some_and(|f| {
+            f.matched_index >= status.last_index && f.heard_age_ms.is_some_and(|age| age <= fresh_ms)
+        });
+        **id != node.config.node_id && caught_up && !crowded(&peer.region)
+    });
+    able.min_by_key(|(id, peer)| (primaries.get(&peer.region).copied().unwrap_or(0), **id)).map(|(id, _)| *id)
+}

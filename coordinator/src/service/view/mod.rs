@@ -1,0 +1,86 @@
+//! The state as operators see it: from the core's nouns to the protocol's messages. Decides nothing.
+
+mod operation;
+mod plan;
+mod status;
+
+use regent_core::{Event, EventKind, Rejection, Step};
+use regent_proto::v1;
+use regent_types::Automation;
+use tonic::Status;
+
+pub use operation::{report, summary};
+pub use plan::plan;
+pub use status::status;
+
+/// A step's name in the protocol, in metrics and in hooks.
+pub fn step_name(step: Step) -> &'static str {
+    match step {
+        Step::Declare => "declare",
+        Step::Fence => "fence",
+        Step::Choose => "choose",
+        Step::Promote => "promote",
+        Step::Redirect => "redirect",
+        Step::Validate => "validate",
+        Step::Rebuild => "rebuild",
+        Step::Confirm => "confirm",
+        Step::Done => "done",
+    }
+}
+
+fn event_name(kind: EventKind) -> &'static str {
+    match kind {
+        EventKind::ClusterConfigured => "cluster_configured",
+        EventKind::Declared => "declared",
+        EventKind::FenceDecided => "fence_decided",
+        EventKind::FenceProven => "fence_proven",
+        EventKind::Waiting => "waiting",
+        EventKind::Appointed => "appointed",
+        EventKind::Promoted => "promoted",
+        EventKind::PromotionFailed => "promotion_failed",
+        EventKind::RecordChanged => "record_changed",
+        EventKind::Redirected => "redirected",
+        EventKind::Validated => "validated",
+        EventKind::Rejoined => "rejoined",
+        EventKind::SyncConfirmed => "sync_confirmed",
+        EventKind::LossFinal => "loss_final",
+        EventKind::Ended => "ended",
+        EventKind::Paused => "paused",
+        EventKind::Resumed => "resumed",
+    }
+}
+
+/// One event.
+pub fn event(event: &Event) -> v1::Event {
+    v1::Event {
+        sequence: event.sequence,
+        wall_ms: event.wall_ms,
+        cluster: event.cluster.to_string(),
+        epoch: event.epoch.0,
+        kind: event_name(event.kind).to_owned(),
+        rule: event.rule.clone(),
+        text: event.text.clone(),
+        operation: event.operation.map(|id| id.0),
+        member: event.member.as_ref().map(ToString::to_string),
+    }
+}
+
+/// Automation.
+pub fn automation(automation: Automation) -> v1::Automation {
+    match automation {
+        Automation::Automatic => v1::Automation::Automatic,
+        Automation::Paused => v1::Automation::Paused,
+    }
+}
+
+/// A rejection as a status: ABORTED for a stale epoch, NOT_FOUND for what is not there, INVALID_ARGUMENT for what could
+/// never be, FAILED_PRECONDITION for what the state refuses now.
+pub fn rejected(rejection: &Rejection) -> Status {
+    let text = rejection.to_string();
+    match rejection {
+        Rejection::StaleEpoch { .. } => Status::aborted(format!("expected_epoch: {text}")),
+        Rejection::UnknownCluster { .. } | Rejection::UnknownMember { .. } => Status::not_found(text),
+        Rejection::Config(_) => Status::invalid_argument(text),
+        _ => Status::failed_precondition(text),
+    }
+}

@@ -1,0 +1,147 @@
+//! The replicated state and the leader's memory under one lock, and the machine that Raft drives.
+//!
+//! One lock, because a grant and the applying of `FenceDecided` must be ordered (DESIGN section 5.2c): with two locks a
+//! lease of a fenced epoch could leave after the fence was applied. Nothing here waits for anything while it holds it.
+//!
+//! Invariant: a bug in `apply` ends the process. A half-applied state must never be served, nor skipped.
+
+use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::{Mutex, MutexGuard},
+};
+
+use regent_core::{
+    Confirmed, Detector, Leadership, LeaseTable, Position, Proposal, Rejection, Reply, State, encode_reply,
+};
+use regent_raft::{LeadershipId, LogPosition, Machine};
+use regent_types::CoordinatorId;
+use tokio::sync::watch;
+
+use crate::hooks::StepHook;
+
+/// What the lock holds.
+pub struct Inner {
+    /// Replicated.
+    pub state: State,
+    /// The leader's memory of leases.
+    pub leases: LeaseTable,
+    /// The leader's memory of who was heard.
+    pub detector: Detector,
+    /// This node's leadership, as far as the two above know.
+    pub leadership: Option<Leadership>,
+}
+
+/// Shared by every task of a node.
+pub struct Shared {
+    inner: Mutex<Inner>,
+    applied: watch::Sender<u64>,
+    hook: Option<StepHook>,
+}
+
+/// A Raft leadership in the core's words.
+pub fn leadership(id: LeadershipId) -> Leadership {
+    Leadership { term: id.term, node: CoordinatorId(id.node) }
+}
+
+impl Shared {
+    /// Empty; Raft brings it up to date.
+    pub fn new(hook: Option<StepHook>) -> Self {
+        let inner = Inner {
+            state: State::default(),
+            leases: LeaseTable::new(),
+            detector: Detector::new(),
+            leadership: None,
+        };
+        Self { inner: Mutex::new(inner), applied: watch::Sender::new(0), hook }
+    }
+
+    /// The lock. Held for moments only, never across an await.
+    pub fn lock(&self) -> MutexGuard<'_, Inner> {
+        // A panic elsewhere under the lock is a bug that has been reported; `apply` itself never unwinds past it.
+        self.inner.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+
+    /// Wakes whenever an entry was applied.
+    pub fn changes(&self) -> watch::Receiver<u64> {
+        self.applied.subscribe()
+    }
+}
+
+impl Inner {
+    /// A finished round of Raft as the lease table wants it.
+    ///
+    /// Raft resolves a round only after everything up to its read index has gone to this machine. Entries of Raft
+    /// itself (a new leader's blank one, above all) never reach the machine, so the last *command* at or below the
+    /// read index is at most what the state has applied; compared as it is, a new leader would grant nothing until the
+    /// next command.
+    pub fn confirmed(&self, round: &regent_raft::Confirmed) -> Confirmed {
+        Confirmed {
+            leadership: leadership(round.leadership),
+            read_index: round.read_index.min(self.state.applied_index),
+        }
+    }
+}
+
+fn position(at: LogPosition) -> Position {
+    Position { index: at.index, leadership: Leadership { term: at.term, node: CoordinatorId(at.leader) } }
+}
+
+impl Machine for Shared {
+    fn apply(&self, at: LogPosition, command: &[u8]) -> Vec<u8> {
+        let reply: Reply = match Proposal::decode(command) {
+            Err(error) => {
+                tracing::error!(index = at.index, %error, "an entry cannot be read; it changes nothing");
+                Err(Rejection::Undecodable { reason: error.to_string() })
+            }
+            Ok(proposal) => {
+                let mut inner = self.lock();
+                let leads = inner.leadership.is_some();
+                let before = self.hook.as_ref().map(|hook| hook.before(&inner.state));
+                let applied = catch_unwind(AssertUnwindSafe(|| inner.state.apply(position(at), &proposal)));
+                let Ok(reply) = applied else {
+                    tracing::error!(index = at.index, ?proposal, "bug: apply panicked; the process ends");
+                    std::process::abort();
+                };
+                if let (Some(hook), Some(before)) = (&self.hook, before) {
+                    hook.after(before, &inner.state, leads);
+                }
+                log(&reply, at.index);
+                reply
+            }
+        };
+        self.applied.send_replace(at.index);
+        encode_reply(&reply)
+    }
+
+    fn snapshot(&self) -> Vec<u8> {
+        self.lock().state.encode()
+    }
+
+    fn restore(&self, at: Option<LogPosition>, snapshot: &[u8]) -> Result<(), String> {
+        let state = State::decode(snapshot).map_err(|error| error.to_string())?;
+        tracing::info!(?at, clusters = state.clusters.len(), "state restored from a snapshot");
+        self.lock().state = state;
+        self.applied.send_replace(at.map_or(0, |at| at.index));
+        Ok(())
+    }
+}
+
+fn log(reply: &Reply, index: u64) {
+    match reply {
+        Ok(applied) => {
+            for event in &applied.events {
+                tracing::info!(
+                    index,
+                    cluster = %event.cluster,
+                    epoch = %event.epoch,
+                    kind = ?event.kind,
+                    rule = event.rule,
+                    member = event.member.as_ref().map(|member| member.as_str()),
+                    "{}",
+                    event.text
+                );
+            }
+        }
+        Err(rejection) => tracing::info!(index, %rejection, "proposal rejected"),
+    }
+}
