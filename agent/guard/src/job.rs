@@ -79,7 +79,8 @@ impl Job {
             let output = File::options().append(true).create_new(true).mode(0o600).open(&log)?;
             let stdin = helper::dev_null()?;
             let (file, first) = tool.program();
-            let mut argv = vec![helper::c_string(file)?];
+            let path = config.pg_bin.join(file);
+            let mut argv = vec![helper::c_string(path.as_os_str().as_bytes())?];
             for arg in first {
                 argv.push(helper::c_string(arg)?);
             }
@@ -92,7 +93,7 @@ impl Job {
                 extra.push((key, value));
             }
             let program = Program {
-                path: helper::c_string(config.pg_bin.join(file).as_os_str().as_bytes())?,
+                path: helper::c_string(path.as_os_str().as_bytes())?,
                 argv,
                 envp: helper::environment(&extra)?,
                 cwd: helper::c_string(config.state_dir.as_os_str().as_bytes())?,

@@ -60,7 +60,10 @@ pub fn program(
     output: &OwnedFd,
 ) -> io::Result<Program> {
     let data_dir = config.data_dir.as_os_str().as_bytes();
-    let mut argv: Vec<Vec<u8>> = vec![b"postgres".to_vec(), b"-D".to_vec(), data_dir.to_vec()];
+    // PostgreSQL finds its own files from its name: it must be the whole path.
+    let path = config.pg_bin.join("postgres");
+    let mut argv: Vec<Vec<u8>> =
+        vec![path.as_os_str().as_bytes().to_vec(), b"-D".to_vec(), data_dir.to_vec()];
     for arg in &config.postgres_args {
         argv.push(arg.as_bytes().to_vec());
     }
@@ -75,7 +78,7 @@ pub fn program(
         set(b"recovery_target_timeline=latest".to_vec());
     }
     Ok(Program {
-        path: helper::c_string(config.pg_bin.join("postgres").as_os_str().as_bytes())?,
+        path: helper::c_string(path.as_os_str().as_bytes())?,
         argv: argv.into_iter().map(helper::c_string).collect::<Result<_, _>>()?,
         envp: helper::environment(&[])?,
         cwd: helper::c_string(data_dir)?,
