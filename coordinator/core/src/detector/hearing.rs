@@ -34,5 +34,6 @@ impl Detector {
 }
 
 fn age_ms(now_ns: u64, heard_ns: i128) -> u64 {
-    u64::try_from((i128::from(now_ns) - heard_ns) / 1_000_000).unwrap_or(0)
+    let age_ms = ((i128::from(now_ns) - heard_ns) / 1_000_000).max(0);
+    u64::try_from(age_ms).unwrap_or(u64::MAX)
 }

@@ -11,7 +11,7 @@ mod trigger;
 
 use std::collections::BTreeMap;
 
-use regent_types::{ClusterName, CoordinatorId, Epoch, Heartbeat, MemberName};
+use regent_types::{ClusterName, CoordinatorId, DataForm, Epoch, Heartbeat, InstanceId, MemberName};
 
 use crate::{Body, Cluster, DeclareEvidence, Leadership, Proposal, State};
 pub use hearing::Hearing;
@@ -33,8 +33,12 @@ struct Memory {
     last: Option<(Heartbeat, u64)>,
     /// Since when it has been in sync.
     in_sync_since_ns: Option<u64>,
+    /// The instance heard before `last`'s, and when it was heard last.
+    other: Option<(InstanceId, u64)>,
     /// No rejoin is declared before this.
     rejoin_not_before_ns: u64,
+    /// Rejoins declared since it was last in sync.
+    rejoins: u32,
 }
 
 /// See the module's documentation.
@@ -68,6 +72,16 @@ impl Detector {
     pub fn on_heartbeat(&mut self, now_ns: u64, heartbeat: &Heartbeat) {
         let memory = self.members.entry((heartbeat.cluster.clone(), heartbeat.member.clone())).or_default();
         memory.heard_ns = memory.heard_ns.max(Some(i128::from(now_ns)));
+        if let Some((last, at_ns)) = &memory.last {
+            // Overtaken on another way through a relay: what it says is old, and an instance that is gone would look
+            // like a restart of the guard.
+            if last.boot == heartbeat.boot && last.stamp_ns > heartbeat.stamp_ns {
+                return;
+            }
+            if last.instance != heartbeat.instance {
+                memory.other = Some((last.instance, *at_ns));
+            }
+        }
         memory.last = Some((heartbeat.clone(), now_ns));
     }
 
@@ -140,6 +154,15 @@ impl Detector {
         (age_ms <= fresh_ms).then_some((heartbeat, age_ms))
     }
 
+    /// It is heard, and neither its guard nor its data forbid a promotion: a primary is not fenced for anybody else.
+    fn could_take_over(&self, now_ns: u64, cluster: &Cluster, member: &MemberName) -> bool {
+        self.fresh(now_ns, cluster, member).is_some_and(|(heartbeat, _)| {
+            let report = &heartbeat.report;
+            let guarded = report.guard.reachable && report.guard.refused.is_none();
+            guarded && report.data.form == DataForm::Standby
+        })
+    }
+
     /// What is known now, for a declaration.
     pub fn evidence(&self, now_ns: u64, cluster: &Cluster) -> DeclareEvidence {
         let name = &cluster.config.name;
@@ -149,8 +172,9 @@ impl Detector {
         DeclareEvidence {
             instance: None,
             primary_lsn: last.and_then(|(heartbeat, _)| heartbeat.report.wal.write_lsn),
-            primary_age_ms: last.map(|(heartbeat, age_ms)| age_ms + heartbeat.report.wal.sample_age_ms),
-            heard: members.filter(|member| self.fresh(now_ns, cluster, member).is_some()).cloned().collect(),
+            primary_age_ms: last
+                .map(|(heartbeat, age_ms)| age_ms.saturating_add(heartbeat.report.wal.sample_age_ms)),
+            heard: members.filter(|member| self.could_take_over(now_ns, cluster, member)).cloned().collect(),
             empty: false,
             lineage: Epoch::NONE,
         }

@@ -1,9 +1,16 @@
 //! The triggers of DESIGN section 7, and the wishes that keep a cluster whole: bootstrap and rejoin.
 
-use regent_types::{ClusterName, DataForm, DiskProbe, Epoch, Heartbeat, MemberName, PostgresState};
+use regent_types::{
+    ClusterName, DataForm, DiskProbe, Epoch, Heartbeat, InstanceId, MemberName, PostgresState,
+};
 
-use super::{Detector, LISTEN_INTERVALS, RELAY_FRESH_NS};
+use super::{Detector, FRESH_INTERVALS, LISTEN_INTERVALS, RELAY_FRESH_NS};
 use crate::{Appointment, Body, Cluster, Declare, SyncState, Trigger};
+
+/// Heartbeat intervals from one wish for a rejoin to the next one.
+const REJOIN_INTERVALS: u64 = 5;
+/// How often that is doubled at most.
+const REJOIN_DOUBLINGS: u32 = 5;
 
 impl Detector {
     /// The most urgent operation that this cluster needs now.
@@ -68,18 +75,32 @@ impl Detector {
         }
         let (heartbeat, age_ms) = self.fresh(now_ns, cluster, &appointment.member)?;
         if heartbeat.instance != appointment.instance {
-            let reachable = heartbeat.report.guard.reachable;
             let (bound, found) = (appointment.instance, heartbeat.instance);
-            return reachable.then_some(Trigger::InstanceChanged { bound, found });
+            let guard = &heartbeat.report.guard;
+            let restarted = guard.reachable
+                && ((heartbeat.boot == appointment.boot && guard.succeeds.contains(&bound))
+                    || !self.heard_as(now_ns, cluster, &appointment.member, bound));
+            return restarted.then_some(Trigger::InstanceChanged { bound, found });
         }
         appointment.established?;
         local_trouble(heartbeat, age_ms, policy.disk_stall_timeout_ms, policy.postgres_down_timeout_ms)
     }
 
+    /// The member has also been heard as `instance` lately: two machines with one identity (a restored snapshot). The
+    /// second one must not cost the first its lease.
+    fn heard_as(&self, now_ns: u64, cluster: &Cluster, member: &MemberName, instance: InstanceId) -> bool {
+        let fresh_ms = cluster.config.policy.heartbeat_interval_ms.saturating_mul(FRESH_INTERVALS);
+        let other = self.memory(&cluster.config.name, member).and_then(|memory| memory.other);
+        other.is_some_and(|(other, at_ns)| {
+            other == instance && now_ns.saturating_sub(at_ns) / 1_000_000 <= fresh_ms
+        })
+    }
+
     /// A new leader has listened for some intervals, and a quorum of relays has reported.
     fn listened(&self, now_ns: u64, cluster: &Cluster, voters: usize) -> bool {
         let Some((_, began_ns)) = self.led else { return false };
-        let listen_ns = cluster.config.policy.heartbeat_interval_ms * LISTEN_INTERVALS * 1_000_000;
+        let listen_ns =
+            cluster.config.policy.heartbeat_interval_ms.saturating_mul(LISTEN_INTERVALS * 1_000_000);
         let fresh =
             self.relays_ns.values().filter(|at_ns| now_ns.saturating_sub(**at_ns) <= RELAY_FRESH_NS).count();
         now_ns.saturating_sub(began_ns) >= listen_ns && fresh + 1 > voters / 2
@@ -104,12 +125,23 @@ impl Detector {
         })
     }
 
-    /// A proposal leaves: a rejoin of the same member is not wished for again at once.
+    /// A proposal leaves: a rejoin of the same member is not wished for again at once, and later each time that it did
+    /// not lead to sync confirmed: a member that cannot rejoin must not fill the log.
     pub(super) fn proposed(&mut self, now_ns: u64, body: &Body, cluster: &Cluster) {
-        let Body::Declare(Declare { member, trigger: Trigger::NotInSync { .. }, .. }) = body else { return };
-        let pause_ns = cluster.config.policy.heartbeat_interval_ms.saturating_mul(5_000_000);
-        let key = (cluster.config.name.clone(), member.clone());
-        self.members.entry(key).or_default().rejoin_not_before_ns = now_ns.saturating_add(pause_ns);
+        let name = cluster.config.name.clone();
+        match body {
+            Body::Declare(Declare { member, trigger: Trigger::NotInSync { .. }, .. }) => {
+                let memory = self.members.entry((name, member.clone())).or_default();
+                let intervals = REJOIN_INTERVALS << memory.rejoins.min(REJOIN_DOUBLINGS);
+                let pause_ms = cluster.config.policy.heartbeat_interval_ms.saturating_mul(intervals);
+                memory.rejoin_not_before_ns = now_ns.saturating_add(pause_ms.saturating_mul(1_000_000));
+                memory.rejoins = memory.rejoins.saturating_add(1);
+            }
+            Body::SyncConfirmed { member, .. } => {
+                self.members.entry((name, member.clone())).or_default().rejoins = 0;
+            }
+            _ => {}
+        }
     }
 }
 
@@ -117,9 +149,11 @@ fn local_trouble(heartbeat: &Heartbeat, age_ms: u64, stall_max_ms: u64, down_max
     let report = &heartbeat.report;
     match &report.disk.probe {
         DiskProbe::Failed { error } => return Some(Trigger::DiskFailure { probe: error.clone() }),
-        DiskProbe::Stalled { for_ms } if for_ms + age_ms >= stall_max_ms => {
-            let probe = format!("an fsync has not come back for {} ms", for_ms + age_ms);
-            return Some(Trigger::DiskFailure { probe });
+        DiskProbe::Stalled { for_ms } if for_ms.saturating_add(age_ms) >= stall_max_ms => {
+            let stalled_ms = for_ms.saturating_add(age_ms);
+            return Some(Trigger::DiskFailure {
+                probe: format!("an fsync has not come back for {stalled_ms} ms"),
+            });
         }
         DiskProbe::Stalled { .. } | DiskProbe::Ok { .. } | DiskProbe::NotProbed => {}
     }
