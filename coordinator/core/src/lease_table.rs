@@ -16,7 +16,7 @@
 
 use std::collections::BTreeMap;
 
-use regent_types::{Acknowledgement, ClusterName, Grant, Heartbeat, LeaseDecision, LeaseRefusal};
+use regent_types::{Acknowledgement, ClusterName, Epoch, Grant, Heartbeat, LeaseDecision, LeaseRefusal};
 
 use crate::{Cluster, FenceProof, Leadership, State};
 
@@ -65,6 +65,15 @@ pub enum BoundPending {
     /// No such cluster.
     #[error("unknown cluster")]
     UnknownCluster,
+    /// The current epoch may still be granted: a bound that passes now proves nothing. A task that outlived its effect
+    /// asks like this, so it is an answer and no bug.
+    #[error("epoch {epoch} is not fenced (fenced through {fenced_through})")]
+    NotDecided {
+        /// The current epoch.
+        epoch: Epoch,
+        /// Every epoch up to this one is fenced.
+        fenced_through: Epoch,
+    },
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -139,7 +148,7 @@ impl LeaseTable {
         Ok(Acknowledgement { nonce: heartbeat.nonce, lease, view: cluster.map(Cluster::view) })
     }
 
-    /// The proof by expiry, once no lease can be valid any more. To be asked only while the fence of the current epoch is
+    /// The proof by expiry, once no lease can be valid any more. There is none before the fence of the current epoch is
     /// decided in `state`: only then does no later grant follow.
     pub fn bound_passed(
         &self,
@@ -150,7 +159,10 @@ impl LeaseTable {
     ) -> Result<FenceProof, BoundPending> {
         let led = self.led(leadership)?;
         let cluster = state.clusters.get(name).ok_or(BoundPending::UnknownCluster)?;
-        assert_eq!(cluster.fenced_through, cluster.epoch, "a proof begins after FenceDecided");
+        let (epoch, fenced_through) = (cluster.epoch, cluster.fenced_through);
+        if fenced_through != epoch {
+            return Err(BoundPending::NotDecided { epoch, fenced_through });
+        }
         let assumed_ns = led.elected_ns.saturating_add(cluster.config.policy.lease.bound_ns());
         let until_ns = self.until_ns.get(name).map_or(assumed_ns, |until_ns| (*until_ns).max(assumed_ns));
         if now_ns <= until_ns {

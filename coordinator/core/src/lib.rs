@@ -34,7 +34,7 @@ pub use config::{ClusterConfig, ConfigError, MemberConfig, Policy};
 pub use detector::{Detector, Hearing};
 pub use effect::{Effect, EffectKind};
 pub use event::{Event, EventKind};
-pub use lease_table::{Confirmed, LeaseTable};
+pub use lease_table::{BoundPending, Confirmed, LeaseTable, NotLeading};
 pub use loss::{LossReport, LossUpperBound};
 pub use operation::{Kind, Operation, OperationResult, Step, StepRecord, Trigger};
 pub use position::{Leadership, Position};
