@@ -62,6 +62,14 @@ pub enum VerdictReason {
     /// Its promotion failed before.
     #[error("its promotion failed before")]
     FailedBefore,
+    /// `max_lag` is set, and what the primary had is not known.
+    #[error(
+        "the primary's WAL position is not known, {max_bytes} bytes of lag are allowed without an operator's consent to the loss"
+    )]
+    LagUnknown {
+        /// The policy.
+        max_bytes: u64,
+    },
     /// It is not a confirmed standby of the current history.
     #[error("not in sync: {why}")]
     NotInSync {
@@ -108,6 +116,9 @@ pub enum VerdictReason {
 /// The order of preference: fields from the most to the least important.
 #[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Rank {
+    /// A target whose promotion succeeded after all, though its answer was lost: its history is the newest, and what it
+    /// accepted would be lost by naming anybody else.
+    promoted: bool,
     /// After a restart of its own guard the old primary is re-appointed: nothing is lost and nothing moves.
     reappointed: bool,
     /// A standby before the old primary, whose fault started the failover.
@@ -122,10 +133,15 @@ pub(crate) struct Choice<'a> {
     pub cluster: &'a Cluster,
     /// The fenced appointment.
     pub from: &'a Appointment,
+    /// The primary that the operation ends: `from` itself, or an earlier one when a promotion failed in between. The
+    /// rung that rolls back.
+    pub origin: Option<&'a Appointment>,
     pub trigger: &'a Trigger,
     pub proof: &'a FenceProof,
-    /// The old primary's own guard has acknowledged, now or after the proof.
-    pub old_primary_acknowledged: bool,
+    /// Members whose own guard has acknowledged, now or after the proof.
+    pub acknowledged: &'a BTreeSet<MemberName>,
+    /// `from.member` has failed more than once in this operation.
+    pub failed_again: bool,
     pub excluded: &'a BTreeSet<(MemberName, InstanceId)>,
     pub wanted: Option<&'a MemberName>,
     pub consent: Option<&'a MemberName>,
@@ -162,8 +178,9 @@ pub(crate) fn choose<'r>(
 }
 
 fn rank(choice: &Choice<'_>, report: &CandidateReport, priority: u32) -> Rank {
-    let old_primary = report.member == choice.from.member;
+    let old_primary = is_old_primary(choice, report);
     Rank {
+        promoted: left_recovery(choice, report),
         reappointed: old_primary && matches!(choice.trigger, Trigger::InstanceChanged { .. }),
         standby: !old_primary,
         received: report.received_lsn.unwrap_or_default(),
@@ -173,7 +190,9 @@ fn rank(choice: &Choice<'_>, report: &CandidateReport, priority: u32) -> Rank {
 }
 
 fn deciding(winning: &Rank, losing: &Rank) -> String {
-    if winning.reappointed != losing.reappointed {
+    if winning.promoted != losing.promoted {
+        "its promotion had succeeded, only the answer was lost".into()
+    } else if winning.reappointed != losing.reappointed {
         "the old primary's own guard had only restarted".into()
     } else if winning.standby != losing.standby {
         "a standby is preferred to the old primary".into()
@@ -191,13 +210,17 @@ fn check(choice: &Choice<'_>, report: &CandidateReport) -> Result<(), VerdictRea
     if !config.promotable {
         return Err(VerdictReason::NotPromotable);
     }
-    if let Some(wanted) = choice.wanted.filter(|wanted| **wanted != report.member) {
+    // The old primary is the way back when the member asked for cannot be promoted: without it an operator's choice of
+    // a member that dies would leave the cluster without a primary for ever.
+    let old_primary = is_old_primary(choice, report);
+    if let Some(wanted) = choice.wanted.filter(|wanted| **wanted != report.member && !old_primary) {
         return Err(VerdictReason::NotWanted { wanted: wanted.clone() });
     }
     if let Some(reason) = &report.refused {
         return Err(VerdictReason::Refused { reason: reason.clone() });
     }
-    if choice.excluded.contains(&(report.member.clone(), report.instance)) {
+    let excluded = choice.excluded.contains(&(report.member.clone(), report.instance));
+    if excluded && (!left_recovery(choice, report) || choice.failed_again) {
         return Err(VerdictReason::FailedBefore);
     }
     let history = choice.cluster.history.last();
@@ -212,14 +235,27 @@ fn check(choice: &Choice<'_>, report: &CandidateReport) -> Result<(), VerdictRea
     }
     // A first primary whose initialisation failed has an empty directory, and nothing to lose.
     let startable = report.form == DataForm::Primary || (report.form == DataForm::Empty && history.is_none());
-    if report.member == choice.from.member && startable {
+    if startable && (old_primary || report.member == choice.from.member) {
         return check_old_primary(choice, report);
     }
     check_standby(choice, report)
 }
 
+/// The primary that the operation ends (the first one of a new cluster counts as one).
+fn is_old_primary(choice: &Choice<'_>, report: &CandidateReport) -> bool {
+    choice.origin.unwrap_or(choice.from).member == report.member
+}
+
+/// A standby that was appointed in this operation, and did get out of recovery though nobody heard of it.
+fn left_recovery(choice: &Choice<'_>, report: &CandidateReport) -> bool {
+    report.member == choice.from.member
+        && !is_old_primary(choice, report)
+        && report.form == DataForm::Primary
+        && !choice.cluster.history.is_empty()
+}
+
 fn check_old_primary(choice: &Choice<'_>, report: &CandidateReport) -> Result<(), VerdictReason> {
-    if !choice.old_primary_acknowledged {
+    if !choice.acknowledged.contains(&report.member) {
         return Err(VerdictReason::NotAcknowledged);
     }
     // A first appointment whose promotion was never verified has nothing that could be lost.
@@ -257,13 +293,14 @@ fn check_standby(choice: &Choice<'_>, report: &CandidateReport) -> Result<(), Ve
         });
     }
     let received = report.received_lsn.ok_or(VerdictReason::NoLsn)?;
-    let lag_bytes = choice.primary_lsn.map_or(0, |lsn| lsn.bytes_since(received));
-    match choice.cluster.config.policy.max_lag_bytes {
-        Some(max_bytes) if lag_bytes > max_bytes && choice.consent != Some(&report.member) => {
-            Err(VerdictReason::LagAboveBound { lag_bytes, max_bytes })
-        }
-        _ => Ok(()),
+    let Some(max_bytes) = choice.cluster.config.policy.max_lag_bytes else { return Ok(()) };
+    if choice.consent == Some(&report.member) {
+        return Ok(());
     }
+    // A leader that never heard the primary cannot call the lag small.
+    let primary_lsn = choice.primary_lsn.ok_or(VerdictReason::LagUnknown { max_bytes })?;
+    let lag_bytes = primary_lsn.bytes_since(received);
+    if lag_bytes > max_bytes { Err(VerdictReason::LagAboveBound { lag_bytes, max_bytes }) } else { Ok(()) }
 }
 
 fn other(what: &str, found: String, expected: String) -> VerdictReason {

@@ -115,6 +115,7 @@ impl ClusterConfig {
             ("postgres_down_timeout", policy.postgres_down_timeout_ms),
             ("disk_stall_timeout", policy.disk_stall_timeout_ms),
             ("promote_timeout", policy.promote_timeout_ms),
+            ("validate_timeout", policy.validate_timeout_ms),
             ("rewind_timeout", policy.rewind_timeout_ms),
             ("rejoin_timeout", policy.rejoin_timeout_ms),
         ];
@@ -122,6 +123,13 @@ impl ClusterConfig {
             if value == 0 {
                 return error(field, "must be longer than 0".into());
             }
+        }
+        if policy.replay_timeout_ms >= policy.promote_timeout_ms {
+            let problem = format!(
+                "{} ms is not below promote_timeout ({} ms): a promotion that waits for replay would be fenced first",
+                policy.replay_timeout_ms, policy.promote_timeout_ms
+            );
+            return error("replay_timeout", problem);
         }
         if policy.lease.rho_ppm > 100_000 {
             return error("clock_drift_ppm", format!("{} is above 100000 (10 %)", policy.lease.rho_ppm));

@@ -20,7 +20,19 @@ fn check_cluster(cluster: &Cluster) {
         assert!(pair[0].epoch < pair[1].epoch, "{name}: epochs rise");
         assert_eq!(pair[0].established.system_id, pair[1].established.system_id, "{name}: one database");
     }
-    let Some(operation) = &cluster.operation else { return };
+    if let Some(record) = cluster.history.last() {
+        assert!(record.epoch <= cluster.epoch, "{name}: history beyond the current epoch");
+    }
+    let established = cluster.established().is_some();
+    let Some(operation) = &cluster.operation else {
+        // Fenced or unverified without an operation, nothing would ever bring a primary back.
+        assert!(cluster.appointment.is_none() || established, "{name}: unverified without an operation");
+        assert!(
+            cluster.appointment.is_none() || cluster.fenced_through < cluster.epoch,
+            "{name}: fenced without an operation"
+        );
+        return;
+    };
     for effect in &operation.effects {
         assert_eq!(effect.key.operation, operation.id, "{name}: an effect belongs to the running operation");
         if let EffectKind::Agent { directive, .. } = &effect.kind {
@@ -36,10 +48,13 @@ fn check_cluster(cluster: &Cluster) {
             assert!(!operation.effects.is_empty(), "{name}: nothing would end the wait");
         }
         Step::Promote | Step::Redirect | Step::Validate | Step::Rebuild => {
+            assert_eq!(established, operation.step != Step::Promote, "{name}: {:?}", operation.step);
             assert!(cluster.fenced_through < cluster.epoch, "{name}: {:?} of a fenced epoch", operation.step);
             assert!(!operation.effects.is_empty(), "{name}: nothing would end the step");
         }
         Step::Declare | Step::Done => panic!("{name}: {:?} does not last", operation.step),
-        Step::Confirm => {}
+        Step::Confirm => {
+            assert!(established && cluster.fenced_through < cluster.epoch, "{name}: confirming nobody");
+        }
     }
 }

@@ -14,7 +14,7 @@ use super::{
     steps::{self, Start},
 };
 use crate::{
-    Cluster, Declare, EventKind, Kind, OperationResult, OperatorRequest, Rejection, RequestKind, State,
+    Cluster, Declare, EventKind, Kind, OperationResult, OperatorRequest, Rejection, RequestKind, State, Step,
     SyncState, Trigger, proposal::Evidence,
 };
 
@@ -41,7 +41,7 @@ fn check_member(cluster: &Cluster, member: &MemberName) -> Result<(), Rejection>
     Err(Rejection::UnknownMember { cluster: cluster.config.name.clone(), member: member.clone() })
 }
 
-fn check_automatic(cluster: &Cluster) -> Result<(), Rejection> {
+pub(super) fn check_automatic(cluster: &Cluster) -> Result<(), Rejection> {
     match cluster.automation {
         Automation::Automatic => Ok(()),
         Automation::Paused => Err(Rejection::Paused { by: cluster.paused_by.clone().unwrap_or_default() }),
@@ -119,9 +119,17 @@ pub(crate) fn request_failover(
         return Ok(());
     }
     check_epoch(cluster, request.expected_epoch)?;
-    let appointment = cluster.appointment.as_ref().ok_or(Rejection::NoPrimary)?;
     for member in to.iter().chain(consent_to_loss) {
         check_member(cluster, member)?;
+    }
+    if let Some(consented) = consent_to_loss
+        && waits_for_a_candidate(cluster)
+    {
+        consent(cluster, change, request, to.as_ref(), consented);
+        return Ok(());
+    }
+    let appointment = cluster.appointment.as_ref().ok_or(Rejection::NoPrimary)?;
+    for member in to.iter().chain(consent_to_loss) {
         if *member == appointment.member {
             return Err(Rejection::AlreadyPrimary { member: member.clone(), epoch: cluster.epoch });
         }
@@ -146,6 +154,32 @@ pub(crate) fn request_failover(
     Ok(())
 }
 
+/// A failover that fences or chooses: it can still be told whose loss is accepted.
+fn waits_for_a_candidate(cluster: &Cluster) -> bool {
+    let operation = cluster.operation.as_ref();
+    operation.is_some_and(|o| o.kind == Kind::Failover && matches!(o.step, Step::Fence | Step::Choose))
+}
+
+/// An operator's consent reaches the running failover; the candidates' next reports are judged by it. Without this an
+/// operation that waits because of `max_lag` could never go on.
+fn consent(
+    cluster: &mut Cluster,
+    change: &mut Change,
+    request: &OperatorRequest,
+    to: Option<&MemberName>,
+    consented: &MemberName,
+) {
+    let operation = super::running(cluster);
+    operation.consent = Some(consented.clone());
+    if let Some(to) = to {
+        operation.wanted = Some(to.clone());
+    }
+    let id = operation.id;
+    remember(cluster, request, Some(id));
+    let text = format!("{} consents to lose what {consented} lacks ({})", request.actor, request.reason);
+    change.event(cluster, EventKind::Waiting, "8 consent to loss", Some(consented), text);
+}
+
 /// Somebody who is heard and in sync could take over.
 fn check_candidates(
     cluster: &Cluster,
@@ -153,6 +187,7 @@ fn check_candidates(
     wanted: Option<&MemberName>,
 ) -> Result<(), Rejection> {
     let primary = cluster.appointment.as_ref().map(|appointment| &appointment.member);
+    let newest = cluster.history.last().map(|record| record.epoch);
     let mut reasons = Vec::new();
     for (name, member) in cluster.config.members.iter().filter(|(name, _)| Some(*name) != primary) {
         let reason = if !member.promotable {
@@ -163,7 +198,8 @@ fn check_candidates(
             "its agent is not heard".to_owned()
         } else {
             match cluster.sync.get(name) {
-                Some(SyncState::Confirmed { .. }) => return Ok(()),
+                Some(SyncState::Confirmed { epoch }) if Some(*epoch) == newest => return Ok(()),
+                Some(SyncState::Confirmed { epoch }) => format!("in sync with epoch {epoch} only"),
                 Some(SyncState::Unconfirmed { why }) => format!("not in sync ({why})"),
                 None => "never in sync".to_owned(),
             }

@@ -9,7 +9,11 @@
 //! Interleaving to fear: the answer to a Promote is lost, another member is named, and the late directive arrives. It
 //! finds its epoch closed: naming another one needs `FenceDecided(E+1)` and a proof for the target's instance.
 
-use regent_types::{BootId, CandidateReport, Directive, EffectKey, FencedEvidence, InstanceId, MemberName};
+use std::collections::BTreeSet;
+
+use regent_types::{
+    BootId, CandidateReport, Directive, EffectKey, Epoch, FencedEvidence, InstanceId, Lsn, MemberName,
+};
 
 use super::{
     Change,
@@ -21,7 +25,7 @@ use super::{
 };
 use crate::{
     Appointment, Cluster, EffectKind, EventKind, FenceProof, FenceRecord, LossReport, LossUpperBound,
-    OperatorRequest, Rejection, State, Step, authority, candidate, operation::Kind,
+    Operation, OperatorRequest, Rejection, State, Step, Trigger, authority, candidate, operation::Kind,
 };
 
 /// Decides the fence of the current appointment and asks for a proof.
@@ -71,11 +75,16 @@ pub(crate) fn fence_proven(
         return Err(Rejection::StaleEffect { key: key.clone() });
     }
     let bound = cluster.appointment.clone().ok_or(Rejection::NoPrimary)?;
+    if let FenceProof::Operator { actor, .. } = proof {
+        // It has no request id and no expected epoch here: the word may have been meant for another epoch.
+        let reason = format!("the word of {actor} is taken by the request `assume fenced` only");
+        return Err(Rejection::BadProof { reason });
+    }
     authority::check_proof(&bound, proof, change.at.leadership)?;
     retire(cluster, key);
     record_proof(cluster, change, &bound, proof.clone());
     enter(running(cluster), change, Step::Choose, proof.name().to_owned());
-    choose(cluster, change, reports);
+    choose(cluster, change, reports, None);
     Ok(())
 }
 
@@ -118,22 +127,34 @@ pub(crate) fn candidates_reported(
 ) -> Result<(), Rejection> {
     let cluster = cluster(state, &key.cluster)?;
     let (_, effect) = check_effect(cluster, key)?;
-    if !matches!(effect.kind, EffectKind::Collect { .. }) {
+    let EffectKind::Collect { member: asked, .. } = &effect.kind else {
         return Err(Rejection::StaleEffect { key: key.clone() });
-    }
+    };
+    let asked = asked.clone();
     let bound = cluster.appointment.clone().ok_or(Rejection::NoPrimary)?;
+    if let Some(evidence) = acknowledged.filter(|evidence| evidence.epoch < bound.epoch) {
+        let (found, asked) = (evidence.epoch, bound.epoch);
+        let reason = format!("the guard fenced epoch {found}, epoch {asked} is asked");
+        return Err(Rejection::BadProof { reason });
+    }
     if let Some(evidence) = acknowledged {
         let proof = FenceProof::Acknowledged(evidence.clone());
-        authority::check_proof(&bound, &proof, change.at.leadership)?;
-        let known =
-            running(cluster).fences.iter().any(|record| record.epoch == bound.epoch && record.proof == proof);
-        if !known {
-            record_proof(cluster, change, &bound, proof);
+        let origin = running(cluster).from.clone();
+        let appointment =
+            [Some(bound), origin].into_iter().flatten().find(|appointment| appointment.member == asked);
+        // A guard of another boot proves nothing of the bound instance; that one was proved already. It speaks for
+        // itself, which is all that a re-appointment needs: refused here, a primary whose host was rebooted would never
+        // come back.
+        if let Some(appointment) = appointment
+            && acknowledgement(running(cluster), appointment.epoch).is_none()
+            && authority::check_proof(&appointment, &proof, change.at.leadership).is_ok()
+        {
+            record_proof(cluster, change, &appointment, proof);
         }
     }
     retire(cluster, key);
     let failed_before = running(cluster).excluded.clone();
-    choose(cluster, change, reports);
+    choose(cluster, change, reports, acknowledged.map(|evidence| (asked, evidence.instance)));
     // Nobody else: those whose promotion failed may try again at the next report.
     let operation = running(cluster);
     if operation.step == Step::Choose && operation.excluded == failed_before {
@@ -143,33 +164,52 @@ pub(crate) fn candidates_reported(
     Ok(())
 }
 
-/// Chooses and appoints, or waits.
-fn choose(cluster: &mut Cluster, change: &mut Change, reports: &[CandidateReport]) {
-    let bound = cluster.appointment.clone().expect("checked: there is an appointment");
-    let operation = cluster.operation.as_ref().expect("checked: an operation is running");
-    let fences: Vec<&FenceRecord> =
-        operation.fences.iter().filter(|record| record.epoch == bound.epoch).collect();
-    let acknowledgement = fences.iter().find_map(|record| match &record.proof {
+/// What the guard of an epoch's own instance, or one that speaks for it, answered in this operation.
+fn acknowledgement(operation: &Operation, epoch: Epoch) -> Option<&FencedEvidence> {
+    operation.fences.iter().filter(|record| record.epoch == epoch).find_map(|record| match &record.proof {
         FenceProof::Acknowledged(evidence) => Some(evidence),
         _ => None,
+    })
+}
+
+/// The fenced appointment, and the one that the operation ended when that was another member's.
+fn appointments<'o>(operation: &'o Operation, bound: &'o Appointment) -> Vec<&'o Appointment> {
+    let origin = operation.from.as_ref().filter(|origin| origin.member != bound.member);
+    [Some(bound), origin].into_iter().flatten().collect()
+}
+
+/// Chooses and appoints, or waits. `answered` is the guard that has just acknowledged.
+fn choose(
+    cluster: &mut Cluster,
+    change: &mut Change,
+    reports: &[CandidateReport],
+    answered: Option<(MemberName, InstanceId)>,
+) {
+    let bound = cluster.appointment.clone().expect("checked: there is an appointment");
+    let operation = cluster.operation.as_ref().expect("checked: an operation is running");
+    let recorded = operation.fences.iter().find(|record| record.epoch == bound.epoch);
+    let appointments = appointments(operation, &bound);
+    let acknowledging = appointments.iter().filter(|a| acknowledgement(operation, a.epoch).is_some());
+    let mut acknowledged: BTreeSet<MemberName> = acknowledging.map(|a| a.member.clone()).collect();
+    let answered = answered.filter(|(member, instance)| {
+        reports.iter().any(|report| report.member == *member && report.instance == *instance)
     });
-    let proof = &fences.first().expect("checked: a proof is recorded").proof;
-    let shut_down_at =
-        acknowledgement.filter(|evidence| evidence.clean).and_then(|evidence| evidence.checkpoint_lsn);
+    acknowledged.extend(answered.map(|(member, _)| member));
     let choice = candidate::Choice {
         cluster,
         from: &bound,
+        origin: operation.from.as_ref(),
         trigger: &operation.trigger,
-        proof,
-        old_primary_acknowledged: acknowledgement.is_some(),
+        proof: &recorded.expect("checked: a proof is recorded").proof,
+        acknowledged: &acknowledged,
+        failed_again: operation.fences.iter().filter(|record| record.member == bound.member).count() > 1,
         excluded: &operation.excluded,
         wanted: operation.wanted.as_ref(),
         consent: operation.consent.as_ref(),
-        primary_lsn: operation.evidence.primary_lsn.max(shut_down_at),
+        primary_lsn: operation.evidence.primary_lsn.max(shut_down_at(operation)),
     };
     let primary_lsn = choice.primary_lsn;
     let (winner, verdicts) = candidate::choose(&choice, reports);
-    let exposed_ms = if acknowledgement.is_some() { 0 } else { exposed_ms(operation, change) };
     let summary: Vec<String> = verdicts.iter().map(|v| format!("{}: {}", v.member, v.reason)).collect();
     let winner = winner.cloned();
     let operation = running(cluster);
@@ -177,16 +217,7 @@ fn choose(cluster: &mut Cluster, change: &mut Change, reports: &[CandidateReport
     let summary = summary.join("; ");
     match winner {
         Some(winner) => {
-            if winner.member != bound.member && operation.kind == Kind::Failover {
-                operation.loss = LossReport::UpperBound(LossUpperBound {
-                    primary_lsn,
-                    received_lsn: winner.received_lsn,
-                    bytes_at_last_contact: primary_lsn
-                        .zip(winner.received_lsn)
-                        .map(|(p, r)| p.bytes_since(r)),
-                    exposed_ms,
-                });
-            }
+            operation.loss = loss(operation, change, &winner, primary_lsn);
             retire_all(cluster);
             appoint(cluster, change, &winner, summary);
         }
@@ -194,10 +225,53 @@ fn choose(cluster: &mut Cluster, change: &mut Change, reports: &[CandidateReport
     }
 }
 
+/// The end of the old primary's WAL, when its guard has shut it down cleanly.
+fn shut_down_at(operation: &Operation) -> Option<Lsn> {
+    let from = operation.from.as_ref()?;
+    let evidence = acknowledgement(operation, from.epoch)?;
+    evidence.checkpoint_lsn.filter(|_| evidence.clean)
+}
+
+/// What appointing `winner` may lose.
+fn loss(
+    operation: &Operation,
+    change: &Change,
+    winner: &CandidateReport,
+    primary_lsn: Option<Lsn>,
+) -> LossReport {
+    let Some(from) = operation.from.as_ref().filter(|_| operation.kind == Kind::Failover) else {
+        return LossReport::NotApplicable;
+    };
+    let upper = |primary_lsn: Option<Lsn>, received_lsn: Option<Lsn>, exposed_ms| {
+        let bytes_at_last_contact = primary_lsn.zip(received_lsn).map(|(p, r)| p.bytes_since(r));
+        LossReport::UpperBound(LossUpperBound {
+            primary_lsn,
+            received_lsn,
+            bytes_at_last_contact,
+            exposed_ms,
+        })
+    };
+    if winner.member != from.member {
+        let exposed_ms = if shut_down_at(operation).is_some() { 0 } else { exposed_ms(operation, change) };
+        return upper(primary_lsn, winner.received_lsn, exposed_ms);
+    }
+    // A target that was named in between may have accepted writes before it was fenced.
+    if operation.fences.iter().any(|record| record.member != from.member) {
+        return upper(None, None, change.wall_ms.saturating_sub(operation.began_wall_ms));
+    }
+    LossReport::NotApplicable
+}
+
 /// From the old primary's last report until now, ms.
-fn exposed_ms(operation: &crate::Operation, change: &Change) -> u64 {
+fn exposed_ms(operation: &Operation, change: &Change) -> u64 {
     let since_declared = change.wall_ms.saturating_sub(operation.began_wall_ms);
-    operation.evidence.primary_age_ms.unwrap_or_default().saturating_add(since_declared)
+    // A new leader may never have heard it; the silence that it inherited counts.
+    let silent_ms = match operation.trigger {
+        Trigger::Partition { silent_ms } => silent_ms,
+        _ => 0,
+    };
+    let age_ms = operation.evidence.primary_age_ms.unwrap_or_default().max(silent_ms);
+    age_ms.saturating_add(since_declared)
 }
 
 fn wait(cluster: &mut Cluster, change: &mut Change, bound: &Appointment, summary: String) {
@@ -206,11 +280,14 @@ fn wait(cluster: &mut Cluster, change: &mut Change, bound: &Appointment, summary
         running(cluster).waiting = Some(reason.clone());
         change.event(cluster, EventKind::Waiting, "8 choose", None, reason);
     }
-    let kind = EffectKind::Collect {
-        epoch: bound.epoch,
-        member: bound.member.clone(),
-        candidates: candidates(cluster, &bound.member),
-    };
+    // Whoever could be re-appointed after its own acknowledgement is asked for it, in turns.
+    let operation = running(cluster);
+    let mut asked = appointments(operation, bound);
+    asked.retain(|appointment| acknowledgement(operation, appointment.epoch).is_none());
+    let turn = usize::try_from(operation.next_effect).unwrap_or_default() % asked.len().max(1);
+    let member = asked.get(turn).map_or(&bound.member, |appointment| &appointment.member).clone();
+    let candidates = candidates(cluster, &member);
+    let kind = EffectKind::Collect { epoch: bound.epoch, member, candidates };
     add_effect(cluster, change, bound.epoch, kind);
 }
 
@@ -292,6 +369,6 @@ pub(crate) fn assume_fenced(
     remember(cluster, request, Some(id));
     enter(running(cluster), change, Step::Choose, "an operator's word".into());
     // Nobody has reported yet: the executor collects the candidates now.
-    choose(cluster, change, &[]);
+    choose(cluster, change, &[], None);
     Ok(())
 }

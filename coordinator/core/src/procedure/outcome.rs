@@ -42,7 +42,10 @@ pub(crate) fn outcome(
             redirect::validated(cluster, change, key, address, *elapsed_ms);
             Ok(())
         }
-        (EffectKind::Redirect { .. }, Outcome::Done(Evidence::Redirected { provider, changed })) => {
+        (
+            EffectKind::Redirect { provider: asked, .. },
+            Outcome::Done(Evidence::Redirected { provider, changed }),
+        ) if asked == provider => {
             redirect::redirected(cluster, change, key, provider, *changed);
             Ok(())
         }

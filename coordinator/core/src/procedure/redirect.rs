@@ -1,6 +1,8 @@
 //! After a verified promotion: the record, the DNS providers, the marker row, the end.
 
-use regent_types::{Directive, EffectKey, PromotedEvidence};
+use std::collections::BTreeSet;
+
+use regent_types::{Directive, EffectKey, Epoch, PromotedEvidence};
 
 use super::{
     Change, running,
@@ -31,6 +33,18 @@ pub(crate) fn promoted(
         return Err(Rejection::BadOutcome {
             reason: format!("system identifier {found}, the cluster has {expected}"),
         });
+    }
+    // A promoted standby always begins a timeline of its own. Taken as it is, a mistaken number would say that nothing
+    // branched off here, and the old primary's divergent WAL would not be salvaged.
+    if let Some(record) = cluster.history.last() {
+        let (found, last) = (evidence.timeline, record.established.timeline);
+        if found < last || (found == last && record.member != appointment.member) {
+            let reason = format!(
+                "timeline {found} of {}, the history is at timeline {last} of {} (epoch {})",
+                appointment.member, record.member, record.epoch
+            );
+            return Err(Rejection::BadOutcome { reason });
+        }
     }
     retire(cluster, key);
     let established = Established {
@@ -81,6 +95,11 @@ fn update_sync(cluster: &mut Cluster, primary: &regent_types::MemberName, establ
         record.member == *primary && record.established.timeline == established.timeline
     });
     let epoch = cluster.epoch;
+    let newest = cluster.history.last().map_or(Epoch::NONE, |record| record.epoch);
+    // Named in between, and perhaps promoted without anybody hearing of it.
+    let fences = cluster.operation.iter().flat_map(|operation| &operation.fences);
+    let named: BTreeSet<_> =
+        fences.filter(|record| record.epoch > newest).map(|record| record.member.clone()).collect();
     let before = cluster.history.last().map(|record| record.epoch);
     let members: Vec<_> = cluster.config.members.keys().cloned().collect();
     for member in members {
@@ -89,7 +108,7 @@ fn update_sync(cluster: &mut Cluster, primary: &regent_types::MemberName, establ
             continue;
         }
         let confirmed_before = matches!(cluster.sync.get(&member), Some(SyncState::Confirmed { epoch }) if Some(*epoch) == before);
-        let state = if in_place && confirmed_before {
+        let state = if in_place && confirmed_before && !named.contains(&member) {
             SyncState::Confirmed { epoch }
         } else {
             SyncState::Unconfirmed { why: format!("not yet seen to follow epoch {epoch}") }

@@ -7,13 +7,13 @@ use regent_types::{
 
 use super::{
     Change, check_epoch, cluster,
-    declare::declared,
+    declare::{check_automatic, declared},
     running,
     steps::{self, Start, add_effect, enter, finish, retire},
 };
 use crate::{
-    Cluster, Declare, EffectKind, EventKind, Kind, LossReport, OperationResult, Rejection, State, Step,
-    SyncState, Trigger,
+    Cluster, Declare, EffectKind, EventKind, Kind, LossReport, Operation, OperationResult, Rejection, State,
+    Step, SyncState, Trigger,
 };
 
 /// The detector has found a member that is not a confirmed standby.
@@ -22,6 +22,8 @@ pub(crate) fn begin_rejoin(
     change: &mut Change,
     declare: &Declare,
 ) -> Result<(), Rejection> {
+    // A rejoin rewinds and clones: not while an operator has asked that nothing begins.
+    check_automatic(cluster)?;
     let member = &declare.member;
     let (appointment, established) = cluster.established().ok_or(Rejection::NoPrimary)?;
     let (primary, epoch) = (appointment.member.clone(), appointment.epoch);
@@ -66,14 +68,13 @@ pub(crate) fn begin_rejoin(
     Ok(())
 }
 
-/// Where the history since `lineage` changed timelines, oldest first. WAL of a member beyond the first one's switch
-/// point is divergent.
+/// Where each epoch since `lineage` ended, oldest first. Epochs whose primary was re-appointed in place are named too: a
+/// member whose lineage is one of them finds itself in the list. WAL beyond the first branch at which the timeline
+/// changed is divergent.
 fn branches(cluster: &Cluster, lineage: Epoch) -> Vec<Branch> {
     let pairs = cluster.history.windows(2);
     pairs
-        .filter(|pair| {
-            pair[1].epoch > lineage && pair[0].established.timeline != pair[1].established.timeline
-        })
+        .filter(|pair| pair[1].epoch > lineage)
         .map(|pair| Branch {
             epoch: pair[0].epoch,
             timeline: pair[0].established.timeline,
@@ -111,9 +112,16 @@ fn settle_loss(cluster: &mut Cluster, change: &mut Change, member: &MemberName, 
         // Cloned over nothing readable: what was lost stays an upper bound.
         (None, RejoinMethod::Cloned) => return,
     };
+    // What a rejoin has once replaced cannot be read again: a later "nothing diverged" says nothing of it.
+    let replaced = cluster.finished.iter().filter(|operation| {
+        operation.kind == Kind::Rejoin { member: member.clone() }
+            && operation.steps.iter().any(|record| record.step == Step::Confirm)
+    });
+    let replaced = replaced.map(|operation| operation.id).max();
     let open = cluster.finished.iter_mut().rev().find(|operation| {
         matches!(operation.loss, LossReport::UpperBound(_))
-            && operation.from.as_ref().is_some_and(|from| from.member == *member)
+            && Some(operation.id) > replaced
+            && may_have_lost(operation, member)
     });
     let Some(operation) = open else { return };
     let id = operation.id;
@@ -130,6 +138,16 @@ fn settle_loss(cluster: &mut Cluster, change: &mut Change, member: &MemberName, 
     };
     operation.loss = loss;
     change.event(cluster, EventKind::LossFinal, "8 loss", Some(member), text);
+}
+
+/// Whether it is `member` that has to be read for this operation's loss: the old primary, or a target named in between
+/// when the old primary came back.
+fn may_have_lost(operation: &Operation, member: &MemberName) -> bool {
+    let Some(from) = &operation.from else { return false };
+    if operation.target.as_ref() != Some(&from.member) {
+        return from.member == *member;
+    }
+    from.member != *member && operation.fences.iter().any(|record| record.member == *member)
 }
 
 /// It could not: the detector will declare it again.

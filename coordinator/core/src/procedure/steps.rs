@@ -113,6 +113,11 @@ pub(crate) fn finish(cluster: &mut Cluster, change: &mut Change, result: Operati
     operation.ended_wall_ms = Some(change.wall_ms);
     cluster.finished.push_back(operation);
     while cluster.finished.len() > state::OPERATIONS_KEPT {
-        cluster.finished.pop_front();
+        // A rejoin that fails again and again must not push out the failover whose loss it would make final.
+        let failed = cluster.finished.iter().position(|old| {
+            matches!(old.kind, Kind::Rejoin { .. })
+                && matches!(old.result, Some(OperationResult::Aborted { .. }))
+        });
+        cluster.finished.remove(failed.unwrap_or(0));
     }
 }
