@@ -248,12 +248,12 @@ impl Config {
         if self.coordinators.is_empty() {
             return bad("coordinators", &"[]", "name at least one coordinator");
         }
-        for url in &self.coordinators {
-            self.check_url(url).or_else(|rule| bad("coordinators", &format!("{url:?}"), &rule))?;
-        }
         if self.plaintext == self.tls.is_some() {
             let value = if self.plaintext { "true with [tls]" } else { "false without [tls]" };
             return bad("plaintext", &value, "give either [tls] files or plaintext = true");
+        }
+        for url in &self.coordinators {
+            self.check_url(url).or_else(|rule| bad("coordinators", &format!("{url:?}"), &rule))?;
         }
         for (key, dir) in [
             ("guard_socket", &self.guard_socket),
