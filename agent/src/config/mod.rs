@@ -161,6 +161,9 @@ pub struct Config {
     /// `max_slot_wal_keep_size`.
     #[serde(default = "default_keep")]
     pub max_slot_wal_keep_size: String,
+    /// `wal_keep_size`: pg_rewind reads back to the last checkpoint before the histories parted.
+    #[serde(default = "default_wal_keep")]
+    pub wal_keep_size: String,
     /// More arguments for `initdb`.
     #[serde(default)]
     pub initdb_args: Vec<String>,
@@ -198,6 +201,9 @@ fn default_disk_interval() -> Duration {
 }
 fn default_keep() -> String {
     "16GB".into()
+}
+fn default_wal_keep() -> String {
+    "1GB".into()
 }
 fn default_log() -> LogFormat {
     LogFormat::Text

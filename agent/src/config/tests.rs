@@ -59,7 +59,7 @@ fn bad_values_name_key_and_value() {
 
 #[test]
 fn plain_text_is_for_loopback_only() {
-    let (head, _) = EXAMPLE.split_once("[tls]").unwrap();
+    let (head, _) = EXAMPLE.split_once("\n[tls]").unwrap();
     let plain = head.replace("plaintext = false", "plaintext = true");
     let one = |url: &str| {
         let start = plain.find("coordinators = [").unwrap();

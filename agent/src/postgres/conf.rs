@@ -93,6 +93,7 @@ pub fn render(config: &Config, upstream: Option<(&str, u16)>) -> String {
         ("max_wal_senders", "16"),
         ("max_replication_slots", "16"),
         ("max_slot_wal_keep_size", &config.max_slot_wal_keep_size),
+        ("wal_keep_size", &config.wal_keep_size),
         ("wal_receiver_timeout", "10s"),
         ("wal_retrieve_retry_interval", "500ms"),
         ("primary_conninfo", &conninfo),

@@ -7,7 +7,7 @@ use regent_types::MemberName;
 
 use super::{
     conf::{password, slot_name},
-    connect::{Connection, PgError, local},
+    connect::{Connection, PgError, local, remote},
 };
 use crate::config::{Config, ROLE};
 
@@ -18,10 +18,21 @@ fn literal(text: &str) -> String {
     format!("E'{}'", text.replace('\\', "\\\\").replace('\'', "''"))
 }
 
-/// Role, grants, schema.
+const IN_PLACE: &str = "
+SELECT CASE WHEN EXISTS (SELECT FROM pg_roles WHERE rolname = 'regent' AND rolreplication AND rolcanlogin)
+  THEN pg_has_role('regent', 'pg_monitor', 'member') AND pg_has_role('regent', 'pg_checkpoint', 'member')
+    AND has_function_privilege('regent', 'pg_read_binary_file(text, bigint, bigint, boolean)', 'execute')
+    AND to_regclass('regent.marker') IS NOT NULL
+  ELSE false END";
+
+/// Role, grants, schema. Writes nothing when they are there and the password lets the role in.
 pub async fn configure(config: &Config) -> Result<(), PgError> {
     let what = "set up the role regent";
     let connection = local(config, LIMIT).await?;
+    let in_place = connection.row(what, IN_PLACE, LIMIT).await?.is_some_and(|row| row.is_true(0));
+    if in_place && remote(config, "localhost", config.port, LIMIT).await.is_ok() {
+        return Ok(());
+    }
     let password = password(config).map_err(|source| PgError::Local { what: what.into(), source })?;
     // Hashed here: a plain password would appear in the server's log when statements are logged.
     let verifier = postgres_protocol::password::scram_sha_256(password.as_bytes());

@@ -103,7 +103,7 @@ impl Member {
              state_dir = \"{at}/agent\"\nsalvage_dir = \"{at}/salvage\"\npg_bin = \"{bin}\"\n\
              listen_host = \"127.0.0.1\"\nport = {port}\nreplication_password_file = \"{at}/password\"\n\
              http_listen = \"127.0.0.1:{http}\"\nheartbeat_interval = \"200ms\"\nprobe_interval = \"200ms\"\n\
-             hba_extra = [\"host all all 127.0.0.1/32 trust\"]\nlog_level = \"debug,h2=info,hyper=info,tower=info\"\n\
+             hba_extra = [\"host all all 127.0.0.1/32 trust\"]\nlog_level = \"debug,tokio_postgres=info,h2=info,hyper=info,tower=info\"\n\
              [postgres]\nshared_buffers = \"16MB\"\nfsync = \"off\"\nmax_connections = 20\n\
              autovacuum = \"off\"\n",
             cluster = cluster(),
