@@ -69,16 +69,8 @@ impl Shared {
 
 impl Inner {
     /// A finished round of Raft as the lease table wants it.
-    ///
-    /// Raft resolves a round only after everything up to its read index has gone to this machine. Entries of Raft
-    /// itself (a new leader's blank one, above all) never reach the machine, so the last *command* at or below the
-    /// read index is at most what the state has applied; compared as it is, a new leader would grant nothing until the
-    /// next command.
     pub fn confirmed(&self, round: &regent_raft::Confirmed) -> Confirmed {
-        Confirmed {
-            leadership: leadership(round.leadership),
-            read_index: round.read_index.min(self.state.applied_index),
-        }
+        Confirmed { leadership: leadership(round.leadership), read_index: round.read_index }
     }
 }
 
@@ -111,6 +103,13 @@ impl Machine for Shared {
         };
         self.applied.send_replace(at.index);
         encode_reply(&reply)
+    }
+
+    /// Entries of Raft itself count for the applied index: a new leader's read index is at first its own blank entry's,
+    /// and it would grant nothing until the next command.
+    fn passed(&self, at: LogPosition) {
+        self.lock().state.pass(position(at));
+        self.applied.send_replace(at.index);
     }
 
     fn snapshot(&self) -> Vec<u8> {

@@ -63,6 +63,12 @@ impl State {
         Ok(change.finish(self))
     }
 
+    /// An entry that carries no proposal was passed. Its index counts: a grant needs everything up to the read index.
+    pub fn pass(&mut self, at: Position) {
+        assert!(at.index >= self.applied_index, "entries are passed once and in order");
+        self.applied_index = at.index;
+    }
+
     /// What applying `proposal` next would answer, without changing anything.
     pub fn dry_run(&self, under: crate::Leadership, proposal: &Proposal) -> Reply {
         let at = Position { index: self.applied_index + 1, leadership: under };

@@ -45,6 +45,10 @@ pub trait Machine: Send + Sync + 'static {
     /// Applies one command and returns the reply for its proposer. A refusal is a reply too.
     fn apply(&self, at: LogPosition, command: &[u8]) -> Vec<u8>;
 
+    /// An entry of Raft itself (a leader's blank one, a membership) was passed: `at` is applied, and no command. A machine
+    /// that compares its position with a read index must count these.
+    fn passed(&self, at: LogPosition);
+
     /// The whole state, in a layout that the implementor versions.
     fn snapshot(&self) -> Vec<u8>;
 

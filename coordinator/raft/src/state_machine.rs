@@ -68,10 +68,14 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
         while let Some((entry, responder)) = entries.try_next().await? {
             let id = entry.log_id();
             let reply = match entry.payload {
-                EntryPayload::Blank => Vec::new(),
+                EntryPayload::Blank => {
+                    self.machine.passed(position(&id));
+                    Vec::new()
+                }
                 EntryPayload::Normal(command) => self.machine.apply(position(&id), &command.0),
                 EntryPayload::Membership(members) => {
                     self.membership = Membership::new(Some(id), members);
+                    self.machine.passed(position(&id));
                     Vec::new()
                 }
             };

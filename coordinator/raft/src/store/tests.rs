@@ -32,6 +32,8 @@ impl Machine for Nothing {
     fn apply(&self, _: LogPosition, _: &[u8]) -> Vec<u8> {
         Vec::new()
     }
+    fn passed(&self, _at: LogPosition) {}
+
     fn snapshot(&self) -> Vec<u8> {
         Vec::new()
     }

@@ -44,6 +44,8 @@ impl Machine for Journal {
         lines.len().to_string().into_bytes()
     }
 
+    fn passed(&self, _at: LogPosition) {}
+
     fn snapshot(&self) -> Vec<u8> {
         postcard::to_allocvec(&self.lines()).unwrap()
     }
