@@ -1,17 +1,45 @@
-//! The `Collect` effect: no candidate could be promoted, so they and the old primary's guard are asked again, about once
-//! a second. Proposed only when something has changed, or every few seconds: the log is not for waiting.
+//! The `Collect` effect: no candidate could be promoted, so they and one fenced guard are asked again, about once a
+//! second. Proposed only when something has changed, or every few seconds: the log is not for waiting.
+//!
+//! Each proposal that changes nothing is answered by the core with a new `Collect`, perhaps for another guard, so what was
+//! told last is remembered beside the tasks.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, sync::Mutex, time::Duration};
 
 use regent_core::Body;
-use regent_types::{CandidateReport, EffectKey, Epoch, FencedEvidence, MemberName};
+use regent_types::{
+    CandidateReport, ClusterName, Directive, EffectKey, Epoch, Evidence, FencedEvidence, MemberName,
+    OperationId, Outcome,
+};
 
-use super::{Context, fence, prepare};
+use super::{Context, ask, prepare};
 
 /// Between two rounds of questions.
 const INTERVAL: Duration = Duration::from_secs(1);
-/// Unchanged reports are proposed again after so many rounds, in case the core knows something new (a consent).
-const REPEAT_ROUNDS: u32 = 5;
+/// Unchanged reports are proposed again after this long: the core may know something new (a consent), and it asks the
+/// fenced guards in turns.
+const REPEAT_MS: u64 = 5_000;
+
+type News = (Option<FencedEvidence>, Vec<CandidateReport>);
+
+/// What was last proposed, per cluster and guard asked.
+#[derive(Default)]
+pub(super) struct Told(Mutex<BTreeMap<(ClusterName, MemberName), (OperationId, News, u64)>>);
+
+impl Told {
+    /// Whether `news` are worth an entry in the log; if so they count as told.
+    fn worth(&self, key: &EffectKey, member: &MemberName, news: &News, now_ms: u64) -> bool {
+        let mut told = self.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        let place = (key.cluster.clone(), member.clone());
+        let known = told.get(&place).is_some_and(|(operation, last, at_ms)| {
+            *operation == key.operation && last == news && now_ms.saturating_sub(*at_ms) < REPEAT_MS
+        });
+        if !known {
+            told.insert(place, (key.operation, news.clone(), now_ms));
+        }
+        !known
+    }
+}
 
 pub(super) async fn run(
     context: &Context,
@@ -20,40 +48,68 @@ pub(super) async fn run(
     member: &MemberName,
     candidates: &[MemberName],
 ) {
-    let mut last: Option<(Option<FencedEvidence>, Vec<CandidateReport>)> = None;
-    let mut unchanged = 0;
     let mut n = 0;
-    let mut acknowledged = None;
     while context.wanted(key) {
-        n += 1;
-        if acknowledged.is_none() {
-            acknowledged = fence::acknowledge_once(context, key, member, epoch, INTERVAL).await;
-        }
+        // Two keys a round: the fence's before the preparation's.
+        n += 2;
+        let acknowledged = acknowledge(context, key, member, epoch, n).await;
         let mut asked = candidates.to_vec();
         if acknowledged.is_some() && !asked.contains(member) {
             asked.push(member.clone());
         }
-        let prepared = prepare::prepare(context, key, epoch, &asked, n, INTERVAL).await;
-        let news = (acknowledged.clone(), without_stamps(&prepared.reports));
-        unchanged = if last.as_ref() == Some(&news) { unchanged + 1 } else { 0 };
-        let something = acknowledged.is_some() || !prepared.reports.is_empty();
-        if something && unchanged % REPEAT_ROUNDS == 0 {
-            context.prepared.begin(context, &key.cluster, &prepared.reports);
-            let body = Body::CandidatesReported {
-                key: key.clone(),
-                acknowledged: acknowledged.clone(),
-                candidates: prepared.reports,
-            };
+        let reports = prepare::prepare(context, key, epoch, &asked, n + 1, INTERVAL).await;
+        let news = (acknowledged.clone(), without_stamps(&reports));
+        let something = acknowledged.is_some() || !reports.is_empty();
+        if something && context.told.worth(key, member, &news, context.node.clock.now_ms()) {
+            context.prepared.begin(context, &key.cluster, &reports);
+            let body = Body::CandidatesReported { key: key.clone(), acknowledged, candidates: reports };
             if !context.propose(body).await {
                 return;
             }
         }
-        last = Some(news);
         context.node.clock.sleep(INTERVAL).await;
+    }
+}
+
+/// One attempt to have the guard fence. Asked anew in every round, because its process may be another by now and only the
+/// one that reports may be re-appointed; whose answer proves what is the core's to judge.
+async fn acknowledge(
+    context: &Context,
+    key: &EffectKey,
+    member: &MemberName,
+    epoch: Epoch,
+    n: u32,
+) -> Option<FencedEvidence> {
+    context.node.sessions.pick(&(key.cluster.clone(), member.clone()), None)?;
+    let sub = ask::sub_key(key, context.leadership.term, n);
+    let directive = Directive::Fence { epoch, grace_ms: 0 };
+    match context.node.clock.within(INTERVAL, ask::ask(context, member, &sub, directive, None)).await {
+        Some(Outcome::Done(Evidence::Fenced(evidence))) if evidence.epoch >= epoch => Some(evidence),
+        _ => None,
     }
 }
 
 /// A stamp differs each time and means nothing to a choice.
 fn without_stamps(reports: &[CandidateReport]) -> Vec<CandidateReport> {
     reports.iter().map(|report| CandidateReport { stamp_ns: 0, ..report.clone() }).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_same_news_are_told_again_only_after_a_while() {
+        let told = Told::default();
+        let cluster = ClusterName::new("c").unwrap();
+        let (a, b) = (MemberName::new("a").unwrap(), MemberName::new("b").unwrap());
+        let key = EffectKey { cluster, operation: OperationId(1), step: 1, epoch: Epoch(1) };
+        let news = (None, Vec::new());
+        assert!(told.worth(&key, &a, &news, 0));
+        assert!(!told.worth(&EffectKey { step: 2, ..key.clone() }, &a, &news, 4_999));
+        assert!(told.worth(&key, &b, &news, 4_999), "another guard is asked");
+        assert!(told.worth(&key, &a, &news, 5_000));
+        let later = EffectKey { operation: OperationId(2), ..key };
+        assert!(told.worth(&later, &a, &news, 5_001), "another operation");
+    }
 }

@@ -40,9 +40,9 @@ pub(super) async fn run(context: &Context, key: &EffectKey, order: Order) {
         if matches!(proof, FenceProof::Acknowledged(_)) && !candidates.contains(&order.member) {
             candidates.push(order.member.clone());
         }
-        let prepared = prepare::prepare(context, key, order.epoch, &candidates, 1, CANDIDATES_TIMEOUT).await;
-        context.prepared.begin(context, &key.cluster, &prepared.reports);
-        let body = Body::FenceProven { key: key.clone(), proof, candidates: prepared.reports };
+        let reports = prepare::prepare(context, key, order.epoch, &candidates, 1, CANDIDATES_TIMEOUT).await;
+        context.prepared.begin(context, &key.cluster, &reports);
+        let body = Body::FenceProven { key: key.clone(), proof, candidates: reports };
         if !context.propose(body).await {
             return;
         }
@@ -108,24 +108,5 @@ async fn expired(context: &Context, key: &EffectKey) -> Option<FenceProof> {
             Err(pending) => tracing::trace!(?key, %pending, "bound not passed"),
         }
         context.node.clock.sleep(BOUND_POLL).await;
-    }
-}
-
-/// One attempt to have the old primary's guard acknowledge, for *Collect*.
-pub(super) async fn acknowledge_once(
-    context: &Context,
-    key: &EffectKey,
-    member: &MemberName,
-    epoch: Epoch,
-    limit: Duration,
-) -> Option<regent_types::FencedEvidence> {
-    context.node.sessions.pick(&(key.cluster.clone(), member.clone()), None)?;
-    let sub = ask::sub_key(key, context.leadership.term, 0);
-    let directive = Directive::Fence { epoch, grace_ms: 0 };
-    match context.node.clock.within(limit, ask::ask(context, member, &sub, directive, None)).await {
-        Some(Outcome::Done(Evidence::Fenced(evidence))) if speaks_for(context, key, epoch, &evidence) => {
-            Some(evidence)
-        }
-        _ => None,
     }
 }

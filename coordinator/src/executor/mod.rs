@@ -32,6 +32,8 @@ struct Context {
     leadership: Leadership,
     /// Candidates' reports of this leadership that may count as heartbeats.
     prepared: Arc<Prepared>,
+    /// What this leadership has told of candidates that cannot be promoted.
+    told: Arc<collect::Told>,
 }
 
 impl Context {
@@ -81,7 +83,8 @@ pub async fn run(node: Arc<Node>) {
             context = current.map(|leadership| Context {
                 node: node.clone(),
                 leadership,
-                prepared: Arc::new(Prepared::default()),
+                prepared: Arc::default(),
+                told: Arc::default(),
             });
         }
         if let Some(context) = &context {

@@ -20,13 +20,6 @@ const AFTER_FIRST: Duration = Duration::from_millis(1500);
 /// Longest wait for a round that runs beside the commit.
 const GRANT_WAIT: Duration = Duration::from_millis(1000);
 
-/// What came of preparing.
-#[derive(Default)]
-pub(super) struct Reports {
-    /// Who reported.
-    pub reports: Vec<CandidateReport>,
-}
-
 /// Prepares all of `members` at once. Waits for those that have a session until [`AFTER_FIRST`] after the first answer,
 /// and not longer than `limit`.
 pub(super) async fn prepare(
@@ -36,7 +29,7 @@ pub(super) async fn prepare(
     members: &[MemberName],
     n: u32,
     limit: Duration,
-) -> Reports {
+) -> Vec<CandidateReport> {
     let mut asked = JoinSet::new();
     for member in members {
         let (context, member) = (context.clone(), member.clone());
@@ -78,7 +71,7 @@ pub(super) async fn prepare(
         }
     }
     reports.sort_by(|a, b| a.member.cmp(&b.member));
-    Reports { reports }
+    reports
 }
 
 /// A round that was begun after the reports arrived; `None` until it has ended, `Some(None)` when it failed.

@@ -1,0 +1,9 @@
+//! Three real coordinators in one process, over real loopback connections, with scripted agents.
+
+mod agent;
+mod failover;
+mod group;
+mod identity;
+mod leases;
+mod link;
+mod operators;
