@@ -34,10 +34,8 @@ use std::io;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::path::PathBuf;
 
-/// How often `pg_control` and the clocks are looked at while something runs.
+/// How often `pg_control` and the clocks are looked at, also while nothing runs: somebody could start PostgreSQL by hand.
 const TICK_NS: u64 = 200 * MS;
-/// How often otherwise.
-const IDLE_TICK_NS: u64 = 1000 * MS;
 /// On SIGTERM: fast shutdown, then immediate, then kill.
 const EXIT_FAST_NS: u64 = 30_000 * MS;
 const EXIT_IMMEDIATE_NS: u64 = 5_000 * MS;
@@ -101,7 +99,7 @@ impl Guard {
         })?;
         let memory_locked = lock_memory();
         let persist = Persist::new(config.state_dir.clone(), started.lock.as_raw_fd(), started.state);
-        let guard = Self {
+        let mut guard = Self {
             config,
             exe,
             lock: started.lock,
@@ -114,7 +112,7 @@ impl Guard {
             server,
             signals,
             lease: None,
-            wall_minus_boot_ns: 0,
+            wall_minus_boot_ns: clock::wall_minus_boot_ns(),
             deadline_floor_ns: 0,
             run: None,
             runs: 0,
@@ -133,6 +131,7 @@ impl Guard {
             rogue_promotions: 0,
             last_rogue: None,
         };
+        guard.note_idle();
         if let Err(reason) = guard.automatic() {
             log::error("automatic failover is refused for this member", Fields::new().with("reason", reason));
         }
@@ -161,8 +160,7 @@ impl Guard {
     fn tick(&mut self) {
         let now_ns = clock::boottime_ns();
         if now_ns >= self.next_look_ns {
-            let busy = self.run.is_some() || self.lease.is_some() || self.sweeping;
-            self.next_look_ns = now_ns + if busy { TICK_NS } else { IDLE_TICK_NS };
+            self.next_look_ns = now_ns + TICK_NS;
             self.check_clocks(now_ns);
             self.look(now_ns);
         }
@@ -201,19 +199,24 @@ impl Guard {
         if fds[0].revents != 0 {
             self.take_signals();
         }
+        let mut gone = Vec::new();
         for ((client, _, _), fd) in sockets.iter().zip(&fds[3..]) {
             match client {
                 None if fd.revents != 0 => self.server.accept(),
-                Some(id) if fd.revents & (libc::POLLHUP | libc::POLLERR | libc::POLLNVAL) != 0 => {
-                    self.server.drop_client(*id);
-                }
                 Some(id) if fd.revents != 0 => {
                     self.server.pump(*id);
+                    if fd.revents & (libc::POLLHUP | libc::POLLERR | libc::POLLNVAL) != 0 {
+                        gone.push(*id);
+                    }
                 }
                 _ => {}
             }
         }
+        // What was asked before the hang-up is obeyed: a fence must not depend on who waits for its answer.
         self.take_requests();
+        for id in gone {
+            self.server.drop_client(id);
+        }
         Ok(())
     }
 
@@ -227,7 +230,7 @@ impl Guard {
             self.restart.map(|restart| restart.at_ns),
             self.parked.iter().filter_map(|(_, parked)| parked.due_ns()).filter(|due| *due > now_ns).min(),
         ];
-        let next = dues.into_iter().flatten().min().unwrap_or(now_ns + IDLE_TICK_NS);
+        let next = dues.into_iter().flatten().min().unwrap_or(now_ns + TICK_NS);
         let left_ms = next.saturating_sub(now_ns).div_ceil(MS);
         libc::c_int::try_from(left_ms.min(1000)).expect("at most 1000")
     }
@@ -288,7 +291,7 @@ impl Guard {
             {
                 job.on_reaped();
                 log::info("job ended", job.fields());
-                self.idle_control = None;
+                self.note_idle();
             }
         }
     }

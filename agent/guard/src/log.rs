@@ -14,7 +14,8 @@ pub enum Level {
     Error,
 }
 
-/// Writes an event. A failing stderr is ignored: the guard's work goes on without its log.
+/// Writes an event. A failing stderr is ignored, and a full one (a pipe that nobody reads) is not waited for: the guard's work goes
+/// on without its log.
 pub fn event(level: Level, message: &str, fields: Fields) {
     let level = match level {
         Level::Info => "INFO",
@@ -24,7 +25,14 @@ pub fn event(level: Level, message: &str, fields: Fields) {
     let time = humantime::format_rfc3339_millis(std::time::SystemTime::now());
     let fields = Line::new("x", fields).encode();
     let line = format!("{time} {level} {message}{}", &fields[1..]);
-    let _ = std::io::stderr().write_all(line.as_bytes());
+    let mut poll = libc::pollfd { fd: libc::STDERR_FILENO, events: libc::POLLOUT, revents: 0 };
+    // SAFETY: one valid pollfd, no waiting.
+    let ready = unsafe { libc::poll(&raw mut poll, 1, 0) };
+    // A pipe that is ready takes PIPE_BUF bytes without blocking.
+    if ready == 1 && poll.revents & libc::POLLOUT != 0 {
+        let end = line.floor_char_boundary(libc::PIPE_BUF);
+        let _ = std::io::stderr().write_all(&line.as_bytes()[..end]);
+    }
 }
 
 /// An expected event.

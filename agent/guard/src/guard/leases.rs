@@ -140,15 +140,18 @@ impl Guard {
     /// Wall clock and boot clock come apart when the machine was paused (or the clock was set): CLOCK_BOOTTIME stood still with it,
     /// so the deadline is later in real time than the leader's bound.
     pub(super) fn check_clocks(&mut self, now_ns: u64) {
-        let Some(lease) = self.lease else { return };
-        let apart_ns = (clock::wall_minus_boot_ns() - self.wall_minus_boot_ns).unsigned_abs();
+        let difference_ns = clock::wall_minus_boot_ns();
+        let apart_ns = (difference_ns - self.wall_minus_boot_ns).unsigned_abs();
         if apart_ns <= self.config.clock_divergence_max.as_nanos() {
             return;
         }
         let text = format!("wall clock and boot clock came apart by {} ms", apart_ns / u128::from(MS));
-        log::error(&text, Fields::new().with("epoch", lease.epoch));
+        log::error(&text, Fields::new().with("wall_minus_boot_ns", difference_ns));
         self.last_error = Some(text);
+        // Without a lease too: a heartbeat stamped before the pause may be answered with a new one.
         self.deadline_floor_ns = now_ns + self.config.lease_ttl_max.as_nanos() as u64;
+        self.wall_minus_boot_ns = difference_ns;
+        let Some(lease) = self.lease else { return };
         let (margin_ns, ladder) = (self.margin_ns(), lease.ladder(self.margin_ns()));
         let plan = StopPlan {
             stage: Stage::Fast,

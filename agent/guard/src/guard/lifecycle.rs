@@ -156,7 +156,7 @@ impl Guard {
                 .with("asked_for", u8::from(run.plan.is_some())),
         );
         self.last_exit = Some(exit);
-        self.idle_control = None;
+        self.note_idle();
         if self.isolation == Isolation::None {
             // Nothing proves that its backends are gone but looking.
             self.sweeping = true;

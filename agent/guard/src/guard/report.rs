@@ -3,7 +3,6 @@
 use super::Guard;
 use crate::control_file;
 use crate::job::Job;
-use crate::run::Run;
 use crate::wire::{Answer, PostgresState, Status};
 
 impl Guard {
@@ -26,7 +25,11 @@ impl Guard {
             promises_closed: state.promises_closed,
             lease_epoch: lease.map(|lease| lease.epoch),
             lease_deadline_ns: lease.map(|lease| lease.deadline_ns),
-            postgres: self.run.as_ref().map_or(PostgresState::Stopped, Run::state),
+            postgres: match &self.run {
+                Some(run) => run.state(),
+                None if self.sweeping => PostgresState::Stopping,
+                None => PostgresState::Stopped,
+            },
             postmaster_pid: self.run.as_ref().and_then(|run| run.postmaster).map(libc::pid_t::unsigned_abs),
             started_at_ns: self.run.as_ref().map(|run| run.started_ns),
             last_exit: self.last_exit.clone(),

@@ -214,7 +214,7 @@ impl Guard {
     }
 
     fn stopped(&self, run: u64, mode: StopMode, over: bool) -> Option<Answer> {
-        if self.is_alive(run) {
+        if self.is_alive(run) || self.sweeping {
             return over.then_some(()).filter(|()| mode == StopMode::Fast).map(|()| {
                 Answer::error("PostgreSQL has not stopped in time; the fast shutdown goes on (mode=immediate hurries it)")
             });

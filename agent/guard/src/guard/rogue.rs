@@ -93,6 +93,11 @@ impl Guard {
         }
     }
 
+    /// Nothing of ours writes from now on: what `pg_control` says at this instant is the measure.
+    pub(super) fn note_idle(&mut self) {
+        self.idle_control = control_file::read(&self.config.data_dir).ok().flatten();
+    }
+
     fn look_for_foreign(&mut self) {
         let Ok(Some(control)) = control_file::read(&self.config.data_dir) else { return };
         let changed = self.idle_control.as_ref().is_some_and(|idle| idle.stamp != control.stamp);

@@ -145,6 +145,16 @@ impl Lab {
             .unwrap();
         assert!(output.status.success(), "{output:?}");
         self.configure();
+        // initdb's own checkpoint was written with wal_level=minimal, from which no hot standby starts: write one with the real settings.
+        let single = command(self.bin.join("postgres"))
+            .args(["--single", "-D"])
+            .arg(self.data())
+            .arg("postgres")
+            .stdin(Stdio::null())
+            .current_dir("/")
+            .output()
+            .unwrap();
+        assert!(single.status.success(), "{single:?}");
     }
 
     pub fn configure(&self) {
