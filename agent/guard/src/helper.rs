@@ -14,6 +14,12 @@
 //!   disk cannot be interrupted, not even by SIGKILL) does not stretch the lease. The guard's timer is the first line, this is
 //!   the second; it is always set to the guard's deadline, never later.
 //! - The helper keeps the guard's lock descriptor open: a new guard gets the lock only when this helper, too, can start nothing more.
+//!
+//! What an operator sees of it: `postmaster.pid` names the pid *inside* the namespace (usually 2), so `pg_ctl` from outside signals the
+//! wrong process or none; use the guard, or enter the namespace with `nsenter -U -p`. In a user namespace only the guard's own user and
+//! group exist: files of others belong to `nobody` there (a root-owned TLS key is refused by PostgreSQL; give it to PostgreSQL's user), `peer`
+//! authentication knows no other user, and setuid programs in `archive_command` do not gain anything. With CAP_SYS_ADMIN
+//! (systemd: `AmbientCapabilities=`) the guard makes the PID namespace alone and none of this applies but the pid.
 
 use crate::sys;
 use std::cell::Cell;
