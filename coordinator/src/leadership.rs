@@ -23,7 +23,7 @@ const EXCHANGE_INTERVAL: Duration = Duration::from_secs(1);
 /// Longest wait for a follower's answer.
 const EXCHANGE_TIMEOUT: Duration = Duration::from_millis(900);
 /// Between two looks of the detector.
-const DETECTOR_INTERVAL: Duration = Duration::from_millis(100);
+const DETECTOR_INTERVAL: Duration = Duration::from_millis(50);
 
 /// Follows the leadership until Raft ends.
 pub async fn follow(node: Arc<Node>) {

@@ -83,6 +83,7 @@ impl Machine for Shared {
         let reply: Reply = match Proposal::decode(command) {
             Err(error) => {
                 tracing::error!(index = at.index, %error, "an entry cannot be read; it changes nothing");
+                self.lock().state.pass(position(at));
                 Err(Rejection::Undecodable { reason: error.to_string() })
             }
             Ok(proposal) => {

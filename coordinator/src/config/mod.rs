@@ -6,6 +6,8 @@
 mod check;
 mod cluster;
 mod file;
+#[cfg(test)]
+mod tests;
 
 use std::{
     collections::BTreeMap,

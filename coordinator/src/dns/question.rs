@@ -77,11 +77,12 @@ pub async fn observe(
     });
     let Some(address) = found else { return Ok(None) };
     let (mut epoch, mut member) = (None, None);
-    for record in &text.answers {
-        let RData::TXT(txt) = &record.data else { continue };
-        for word in txt.txt_data.iter().flat_map(|part| {
-            String::from_utf8_lossy(part).into_owned().split(' ').map(str::to_owned).collect::<Vec<_>>()
-        }) {
+    let texts = text.answers.iter().filter_map(|record| match &record.data {
+        RData::TXT(txt) => Some(txt),
+        _ => None,
+    });
+    for part in texts.flat_map(|txt| txt.txt_data.iter()) {
+        for word in String::from_utf8_lossy(part).split(' ') {
             if let Some(value) = word.strip_prefix("regent-epoch=") {
                 epoch = value.parse().ok().map(Epoch);
             } else if let Some(value) = word.strip_prefix("member=") {

@@ -22,20 +22,28 @@ const REPEAT_MS: u64 = 5_000;
 
 type News = (Option<FencedEvidence>, Vec<CandidateReport>);
 
+struct Last {
+    operation: OperationId,
+    news: News,
+    at_ms: u64,
+}
+
 /// What was last proposed, per cluster and guard asked.
 #[derive(Default)]
-pub(super) struct Told(Mutex<BTreeMap<(ClusterName, MemberName), (OperationId, News, u64)>>);
+pub(super) struct Told(Mutex<BTreeMap<(ClusterName, MemberName), Last>>);
 
 impl Told {
     /// Whether `news` are worth an entry in the log; if so they count as told.
     fn worth(&self, key: &EffectKey, member: &MemberName, news: &News, now_ms: u64) -> bool {
         let mut told = self.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
         let place = (key.cluster.clone(), member.clone());
-        let known = told.get(&place).is_some_and(|(operation, last, at_ms)| {
-            *operation == key.operation && last == news && now_ms.saturating_sub(*at_ms) < REPEAT_MS
+        let known = told.get(&place).is_some_and(|last| {
+            last.operation == key.operation
+                && last.news == *news
+                && now_ms.saturating_sub(last.at_ms) < REPEAT_MS
         });
         if !known {
-            told.insert(place, (key.operation, news.clone(), now_ms));
+            told.insert(place, Last { operation: key.operation, news: news.clone(), at_ms: now_ms });
         }
         !known
     }

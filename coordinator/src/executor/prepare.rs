@@ -60,14 +60,12 @@ pub(super) async fn prepare(
         }
         let elapsed = Duration::from_millis(clock.now_ms().saturating_sub(started_ms));
         let Some(left) = patience.checked_sub(elapsed) else { break };
-        match clock.within(left.min(Duration::from_millis(100)), asked.join_next()).await {
-            Some(Some(Ok(report))) => {
-                if reports.is_empty() {
-                    patience = patience.min(elapsed + AFTER_FIRST);
-                }
-                reports.push(report);
+        let answer = clock.within(left.min(Duration::from_millis(100)), asked.join_next()).await;
+        if let Some(Some(Ok(report))) = answer {
+            if reports.is_empty() {
+                patience = patience.min(elapsed + AFTER_FIRST);
             }
-            Some(_) | None => {}
+            reports.push(report);
         }
     }
     reports.sort_by(|a, b| a.member.cmp(&b.member));
