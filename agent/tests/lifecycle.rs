@@ -5,52 +5,11 @@ mod common;
 
 use std::path::Path;
 
-use common::{coordinator::Coordinator, member::Member, newest, postgres_bins};
-use regent_types::{
-    Branch, DataForm, Directive, Epoch, Evidence, Outcome, PostgresState, PromotedEvidence, RejoinMethod,
-    RejoinedEvidence,
+use common::{
+    newest, postgres_bins,
+    scene::{pair, promote, rejoin},
 };
-
-async fn promote(coordinator: &Coordinator, member: &str, epoch: u64, initialize: bool) -> PromotedEvidence {
-    let instance = coordinator.until(member, "heartbeat", |h| h.report.guard.reachable).await.instance;
-    coordinator.appoint(member, epoch);
-    let directive =
-        Directive::Promote { epoch: Epoch(epoch), instance, initialize, replay_timeout_ms: 20_000 };
-    match coordinator.direct(member, directive, None).await {
-        Outcome::Done(Evidence::Promoted(evidence)) => evidence,
-        other => panic!("promote: {other:?}"),
-    }
-}
-
-async fn rejoin(
-    coordinator: &Coordinator,
-    member: &str,
-    upstream: &Member,
-    at: &PromotedEvidence,
-    branches: Vec<Branch>,
-) -> RejoinedEvidence {
-    let upstream = upstream.upstream(at.epoch.0, at.timeline);
-    let directive = Directive::Rejoin { upstream, branches, rewind_timeout_ms: 60_000 };
-    match coordinator.direct(member, directive, None).await {
-        Outcome::Done(Evidence::Rejoined(evidence)) => evidence,
-        other => panic!("rejoin: {other:?}"),
-    }
-}
-
-/// Two members, `a` primary at epoch 1 with a table, `b` its standby.
-async fn pair(bin: &Path) -> (Coordinator, Member, Member, PromotedEvidence) {
-    let coordinator = Coordinator::start(&["a", "b"]).await;
-    let a = Member::start("a", bin, &coordinator.url);
-    let b = Member::start("b", bin, &coordinator.url);
-    coordinator.until("a", "empty", |h| h.report.data.form == DataForm::Empty).await;
-    let first = promote(&coordinator, "a", 1, true).await;
-    a.sql("CREATE TABLE t (n int PRIMARY KEY); INSERT INTO t VALUES (1)").await;
-    coordinator.until("b", "heartbeat", |_| true).await;
-    let cloned = rejoin(&coordinator, "b", &a, &first, vec![]).await;
-    assert_eq!(cloned.method, RejoinMethod::Cloned);
-    coordinator.until("b", "streaming", |h| h.report.wal.streaming).await;
-    (coordinator, a, b, first)
-}
+use regent_types::{Branch, Directive, Epoch, Evidence, Outcome, PostgresState, RejoinMethod};
 
 async fn failover_and_rejoin(bin: &Path) {
     let (coordinator, mut a, b, first) = pair(bin).await;

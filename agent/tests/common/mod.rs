@@ -4,6 +4,7 @@
 
 pub mod coordinator;
 pub mod member;
+pub mod scene;
 
 use std::{
     path::{Path, PathBuf},
