@@ -8,6 +8,7 @@ pub mod address;
 pub mod cache;
 pub mod checker;
 pub mod clock;
+pub mod deployment;
 pub mod dirs;
 pub mod link;
 pub mod pg;

@@ -23,7 +23,7 @@ pub struct Answer {
     pub addresses: Vec<IpAddr>,
     /// How long they may be cached: the smallest of them.
     pub ttl_s: u32,
-    /// `epoch=N` of the companion TXT record; `None` when there is no such record.
+    /// `regent-epoch=N` of the companion TXT record; `None` when there is no such record.
     pub epoch: Option<u64>,
     /// Whether the server claims authority.
     pub authoritative: bool,
@@ -87,7 +87,7 @@ impl StubResolver {
                 .records
                 .iter()
                 .filter_map(|(_, data)| if let Data::Text(text) = data { Some(text) } else { None })
-                .find_map(|text| text.split([' ', ';']).find_map(|word| word.strip_prefix("epoch=")))
+                .find_map(|text| text.split([' ', ';']).find_map(|word| word.strip_prefix("regent-epoch=")))
                 .map(|number| number.parse().with_context(|| format!("TXT of {name}: epoch \"{number}\"")))
                 .transpose()?,
             Err(_) => None,
@@ -182,7 +182,7 @@ mod tests {
             let rdata = if question.qtype == QTYPE::TYPE(TYPE::A) {
                 RData::A(A { address: Ipv4Addr::new(127, 64, 0, 7).into() })
             } else {
-                RData::TXT(TXT::new().with_string("epoch=42").unwrap())
+                RData::TXT(TXT::new().with_string("regent-epoch=42 member=us-east-1").unwrap())
             };
             packet.answers.push(ResourceRecord::new(name, CLASS::IN, 5, rdata));
         }

@@ -14,6 +14,7 @@ fn attempt(writer_id: i32, number: i64, server: &str, span_ms: (u64, u64), outco
         sent_ns: span_ms.0 * 1_000_000,
         done_ns: span_ms.1 * 1_000_000,
         outcome,
+        xid: None,
     }
 }
 

@@ -39,6 +39,8 @@ pub struct Attempt {
     pub done_ns: u64,
     /// What became of it.
     pub outcome: Outcome,
+    /// The transaction that an acknowledged row was committed by, as the server's WAL numbers it.
+    pub xid: Option<u32>,
 }
 
 impl Attempt {

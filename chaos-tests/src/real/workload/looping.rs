@@ -91,7 +91,7 @@ fn note(session: &Session, writer_id: i32, journal: &Journal, unsure: &mut bool)
     for notice in session.take_notices() {
         if is_sync_warning(&notice.text) {
             *unsure = true;
-        } else if let Some((number, sent_ns, done_ns)) = read(&notice) {
+        } else if let Some(Committed { number, sent_ns, done_ns, xid }) = read(&notice) {
             let outcome = if std::mem::take(unsure) {
                 Outcome::Unknown("committed locally only: synchronous wait cancelled".into())
             } else {
@@ -105,16 +105,25 @@ fn note(session: &Session, writer_id: i32, journal: &Journal, unsure: &mut bool)
                 sent_ns,
                 done_ns,
                 outcome,
+                xid: Some(xid),
             });
         }
     }
 }
 
-fn read(notice: &Notice) -> Option<(i64, u64, u64)> {
+struct Committed {
+    number: i64,
+    sent_ns: u64,
+    done_ns: u64,
+    xid: u32,
+}
+
+fn read(notice: &Notice) -> Option<Committed> {
     let mut words = notice.text.strip_prefix("committed ")?.split(' ');
     let number = words.next()?.parse().ok()?;
     // Sampled afresh: the wall clock may be slewed during a long run, hardly within one notice's way.
     let offset = WallOffset::sample();
     let mut instant = || Some(offset.to_monotonic_ns(words.next()?.parse().ok()?).min(notice.arrived_ns));
-    Some((number, instant()?, instant()?))
+    let (sent_ns, done_ns) = (instant()?, instant()?);
+    Some(Committed { number, sent_ns, done_ns, xid: words.next()?.parse().ok()? })
 }

@@ -108,24 +108,34 @@ impl Session {
     }
 
     /// Inserts one row in a transaction of its own, and judges what came of it.
-    pub(super) async fn insert(&mut self, writer_id: i32, number: i64, within: Duration) -> Outcome {
+    /// With the transaction's number when the server answered.
+    pub(super) async fn insert(
+        &mut self,
+        writer_id: i32,
+        number: i64,
+        within: Duration,
+    ) -> (Outcome, Option<u32>) {
         self.take_notices();
         match tokio::time::timeout(within, self.insert_unbounded(writer_id, number)).await {
-            Err(_) => Outcome::Unknown(format!("no answer within {within:?}")),
-            Ok(Err(error)) => judge(&error),
-            Ok(Ok(())) => judge_success(&self.take_notices()),
+            Err(_) => (Outcome::Unknown(format!("no answer within {within:?}")), None),
+            Ok(Err(error)) => (judge(&error), None),
+            Ok(Ok(xid)) => (judge_success(&self.take_notices()), Some(xid)),
         }
     }
 
-    async fn insert_unbounded(&mut self, writer_id: i32, number: i64) -> Result<(), tokio_postgres::Error> {
+    async fn insert_unbounded(&mut self, writer_id: i32, number: i64) -> Result<u32, tokio_postgres::Error> {
         let insert = match &self.insert {
             Some(insert) => insert,
             None => {
-                let text = format!("INSERT INTO chaos_rows VALUES ($1, $2, {SERVER}, clock_timestamp())");
+                let text = format!(
+                    "INSERT INTO chaos_rows VALUES ($1, $2, {SERVER}, clock_timestamp()) \
+                     RETURNING pg_current_xact_id()::text::bigint % 4294967296"
+                );
                 self.insert.insert(self.client.prepare(&text).await?)
             }
         };
-        self.client.execute(insert, &[&writer_id, &number]).await.map(|_| ())
+        let xid: i64 = self.client.query_one(insert, &[&writer_id, &number]).await?.try_get(0)?;
+        Ok(xid as u32)
     }
 }
 
@@ -169,16 +179,17 @@ pub async fn install_schema(session: &Session) -> Result<()> {
         "CREATE TABLE IF NOT EXISTS chaos_rows (writer_id int, number bigint, server text NOT NULL, \
            begun_at timestamptz NOT NULL, PRIMARY KEY (writer_id, number)); \
          CREATE OR REPLACE PROCEDURE chaos_loop(writer int, pause_s float8) LANGUAGE plpgsql AS $$ \
-         DECLARE n bigint; begun timestamptz; \
+         DECLARE n bigint; begun timestamptz; xid bigint; \
          BEGIN \
            SELECT coalesce(max(number), 0) INTO n FROM chaos_rows WHERE writer_id = writer; \
            LOOP \
              n := n + 1; \
              begun := clock_timestamp(); \
              INSERT INTO chaos_rows VALUES (writer, n, {SERVER}, begun); \
+             xid := pg_current_xact_id()::text::bigint % 4294967296; \
              COMMIT; \
-             RAISE NOTICE 'committed % % %', n, (extract(epoch FROM begun) * 1000000)::bigint, \
-               (extract(epoch FROM clock_timestamp()) * 1000000)::bigint; \
+             RAISE NOTICE 'committed % % % %', n, (extract(epoch FROM begun) * 1000000)::bigint, \
+               (extract(epoch FROM clock_timestamp()) * 1000000)::bigint, xid; \
              PERFORM pg_sleep(pause_s); \
            END LOOP; \
          END $$;"

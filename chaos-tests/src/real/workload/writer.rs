@@ -169,7 +169,7 @@ async fn connect(spec: &WriterSpec, journal: &Journal) -> Option<Session> {
 /// Writes one row; false when the session is of no use any more.
 async fn insert(spec: &WriterSpec, session: &mut Session, number: i64, journal: &Journal) -> bool {
     let sent_ns = monotonic_ns();
-    let outcome = session.insert(spec.writer_id, number, spec.statement_within).await;
+    let (outcome, xid) = session.insert(spec.writer_id, number, spec.statement_within).await;
     let done_ns = monotonic_ns();
     // A standby is the wrong server for a writer that follows a name: it asks the name again. Over a held
     // session it keeps trying.
@@ -190,6 +190,7 @@ async fn insert(spec: &WriterSpec, session: &mut Session, number: i64, journal: 
         sent_ns,
         done_ns,
         outcome,
+        xid,
     });
     usable && !session.is_closed()
 }

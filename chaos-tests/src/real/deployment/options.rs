@@ -1,0 +1,89 @@
+//! What a scenario may choose about its deployment.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+/// Choices; everything not set is as in the demo.
+#[derive(Clone, Debug)]
+pub struct DeploymentOptions {
+    /// The scenario's name: letters, digits and dashes, 24 at most.
+    pub name: String,
+    /// Everything else is scaled from it.
+    pub partition_timeout: Duration,
+    /// 15 or 18.
+    pub postgres_major: u32,
+    /// One-way delay of every link between regions.
+    pub link_delay: Duration,
+    /// Whether the leader moves away from the primary's region.
+    pub avoid_primary_region: bool,
+    /// Region -> `kind:step` after whose commit its coordinator kills itself while it leads.
+    pub hooks: BTreeMap<String, String>,
+    /// Members whose guard and agent run on a disk that can be made to fail ([`super::Deployment::disk`]).
+    pub failing_disks: BTreeSet<String>,
+    /// Keys of the cluster's policy, in place of the scaled values, as TOML.
+    pub policy: BTreeMap<String, String>,
+    /// More lines for every `agent.toml`, as TOML (top level).
+    pub agent_lines: Vec<String>,
+    /// `RUST_LOG` of the coordinators.
+    pub log_filter: String,
+}
+
+impl DeploymentOptions {
+    /// Partition timeout 12 s, PostgreSQL 15, no delay.
+    pub fn new(name: &str) -> Self {
+        Self {
+            name: name.to_owned(),
+            partition_timeout: Duration::from_secs(12),
+            postgres_major: 15,
+            link_delay: Duration::ZERO,
+            avoid_primary_region: true,
+            hooks: BTreeMap::new(),
+            failing_disks: BTreeSet::new(),
+            policy: BTreeMap::new(),
+            agent_lines: Vec::new(),
+            log_filter: "info,openraft=warn".into(),
+        }
+    }
+
+    /// Another partition timeout.
+    pub fn partition_timeout(mut self, timeout: Duration) -> Self {
+        self.partition_timeout = timeout;
+        self
+    }
+
+    /// Another PostgreSQL.
+    pub fn postgres(mut self, major: u32) -> Self {
+        self.postgres_major = major;
+        self
+    }
+
+    /// Delay of every link, one way.
+    pub fn link_delay(mut self, delay: Duration) -> Self {
+        self.link_delay = delay;
+        self
+    }
+
+    /// Lets the leader stay wherever it was elected.
+    pub fn leader_anywhere(mut self) -> Self {
+        self.avoid_primary_region = false;
+        self
+    }
+
+    /// The coordinator of `region` dies, as leader, after the commit that enters `step` (`failover:fence`).
+    pub fn hook(mut self, region: &str, step: &str) -> Self {
+        self.hooks.insert(region.to_owned(), step.to_owned());
+        self
+    }
+
+    /// The member's disk can be made to fail.
+    pub fn failing_disk(mut self, member: &str) -> Self {
+        self.failing_disks.insert(member.to_owned());
+        self
+    }
+
+    /// A key of the cluster's policy, as TOML: `policy("postgres_down_timeout", "\"3s\"")`.
+    pub fn policy(mut self, key: &str, toml: &str) -> Self {
+        self.policy.insert(key.to_owned(), toml.to_owned());
+        self
+    }
+}
