@@ -25,7 +25,7 @@ pub struct Verdict {
 #[serde(rename_all = "snake_case")]
 pub enum VerdictReason {
     /// It is promoted.
-    #[error("chosen: received {received:?}")]
+    #[error("chosen: received {}", or_unknown(*received))]
     Chosen {
         /// What it had.
         received: Option<Lsn>,
@@ -227,11 +227,7 @@ fn check(choice: &Choice<'_>, report: &CandidateReport) -> Result<(), VerdictRea
     if let Some(expected) = history.map(|record| record.established.system_id)
         && report.system_id != Some(expected)
     {
-        return Err(other(
-            "system identifier",
-            format!("{:?}", report.system_id.map(|id| id.0)),
-            expected.to_string(),
-        ));
+        return Err(other("system identifier", or_unknown(report.system_id), expected.to_string()));
     }
     // A first primary whose initialisation failed has an empty directory, and nothing to lose.
     let startable = report.form == DataForm::Primary || (report.form == DataForm::Empty && history.is_none());
@@ -284,7 +280,7 @@ fn check_standby(choice: &Choice<'_>, report: &CandidateReport) -> Result<(), Ve
     }
     let timeline = record.established.timeline;
     if report.timeline != Some(timeline) {
-        return Err(other("timeline", format!("{:?}", report.timeline.map(|t| t.0)), timeline.to_string()));
+        return Err(other("timeline", or_unknown(report.timeline), timeline.to_string()));
     }
     if matches!(choice.proof, FenceProof::LeaseExpired { .. }) && report.promises_closed < choice.from.epoch {
         return Err(VerdictReason::PromiseOutstanding {
@@ -301,6 +297,10 @@ fn check_standby(choice: &Choice<'_>, report: &CandidateReport) -> Result<(), Ve
     let primary_lsn = choice.primary_lsn.ok_or(VerdictReason::LagUnknown { max_bytes })?;
     let lag_bytes = primary_lsn.bytes_since(received);
     if lag_bytes > max_bytes { Err(VerdictReason::LagAboveBound { lag_bytes, max_bytes }) } else { Ok(()) }
+}
+
+fn or_unknown(value: Option<impl std::fmt::Display>) -> String {
+    value.map_or_else(|| "unknown".to_owned(), |value| value.to_string())
 }
 
 fn other(what: &str, found: String, expected: String) -> VerdictReason {

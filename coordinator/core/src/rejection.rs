@@ -88,7 +88,7 @@ pub enum Rejection {
         epoch: Epoch,
     },
     /// The effect was retired before, or never existed.
-    #[error("effect {key:?} is not waiting for an outcome")]
+    #[error("effect {}.{} of {} (epoch {}) is not waiting for an outcome", key.operation, key.step, key.cluster, key.epoch)]
     StaleEffect {
         /// As named.
         key: EffectKey,

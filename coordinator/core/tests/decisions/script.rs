@@ -1,0 +1,314 @@
+//! The language of the golden scenarios. A line that begins with `>` is a command; what follows it is what the core said.
+//!
+//! | command | what it does |
+//! | --- | --- |
+//! | `world a b` | a configured cluster `gravl`, nothing appointed; `max_lag=BYTES`, `dns=embedded,route53` |
+//! | `healthy a b` | the same, led to *sync confirmed*; `healthy a b / rides: x y` makes a second cluster |
+//! | `set a silent`, `heard`, `down`, `disk=EIO`, `lsn=0/900`, `system=1`, `refused=WHY` | changes a member's facts |
+//! | `restart a`, `reboot a` | its guard starts anew, in the same boot or in another one |
+//! | `run 5s` | heartbeats, leases, relays, detector: nobody answers effects |
+//! | `auto 5s` | the same, and everybody answers as a healthy member would |
+//! | `answer EFFECT` | the healthy answer to the effect of that name; with `late`, to one that was retired |
+//! | `refuse EFFECT WHY`, `unknown EFFECT WHY` | the other outcomes |
+//! | `leader 2` | another leadership; with `forgets`, no ages are inherited; `relays on`, `relays off` |
+//! | `operator failover to=b consent=b epoch=1 id=r1 dry` | and `operator pause`, `resume`, `assume-fenced` |
+//! | `status` | one line; `verdicts`: why each candidate lost; `loss`: of the last failover |
+//!
+//! `@rides COMMAND` names another cluster than `gravl`.
+
+use std::collections::BTreeMap;
+
+use regent_core::{
+    Body, Effect, EffectKind, EventKind, Kind, OperatorRequest, Reply, RequestKind, SyncState,
+};
+use regent_types::{Directive, DiskProbe, Epoch, Outcome, RequestId, SystemId};
+
+use super::world::{Seen, World, cluster_name, config, effect_name, member_name, outcome};
+
+pub struct Script {
+    world: Option<World>,
+    start_ns: u64,
+    effects: BTreeMap<String, Effect>,
+    many: bool,
+}
+
+impl Script {
+    pub fn new() -> Self {
+        Self { world: None, start_ns: 0, effects: BTreeMap::new(), many: false }
+    }
+
+    /// Runs one command and says what came of it.
+    pub fn command(&mut self, line: &str) -> Vec<String> {
+        let mut words: Vec<&str> = line.split_whitespace().collect();
+        let cluster = match words[0].strip_prefix('@') {
+            Some(name) => {
+                words.remove(0);
+                name
+            }
+            None => "gravl",
+        };
+        let (verb, args) = words.split_first().expect("a command");
+        if matches!(*verb, "world" | "healthy") {
+            self.begin(*verb == "healthy", args);
+            return Vec::new();
+        }
+        let mut said = Vec::new();
+        self.act(cluster, verb, args, &mut said);
+        self.drain(&mut said);
+        said
+    }
+
+    fn world(&mut self) -> &mut World {
+        self.world.as_mut().expect("the first command is `world` or `healthy`")
+    }
+
+    fn begin(&mut self, healthy: bool, args: &[&str]) {
+        let mut configs = Vec::new();
+        let mut name = "gravl";
+        for part in args.split(|word| *word == "/") {
+            let mut members = Vec::new();
+            let mut settings = Vec::new();
+            for word in part {
+                match (word.strip_suffix(':'), word.split_once('=')) {
+                    (Some(named), _) => name = named,
+                    (None, Some(setting)) => settings.push(setting),
+                    (None, None) => members.push(*word),
+                }
+            }
+            let mut made = config(name, &members);
+            for (key, value) in settings {
+                match key {
+                    "max_lag" => made.policy.max_lag_bytes = Some(value.parse().unwrap()),
+                    "dns" => made.dns_providers = value.split(',').map(str::to_owned).collect(),
+                    _ => panic!("no setting {key}"),
+                }
+            }
+            configs.push(made);
+        }
+        self.many = configs.len() > 1;
+        let mut world = if healthy { World::healthy_with(configs) } else { World::new(configs) };
+        world.seen.clear();
+        self.start_ns = world.now_ns;
+        self.world = Some(world);
+    }
+
+    fn act(&mut self, cluster: &str, verb: &str, args: &[&str], said: &mut Vec<String>) {
+        let rest = || args[1..].join(" ");
+        match verb {
+            "set" => self.set(cluster, args[0], &rest()),
+            "restart" | "reboot" => self.world().restart(cluster, args[0], verb == "restart"),
+            "run" | "auto" => {
+                let seconds: u64 = args[0].trim_end_matches('s').parse().expect("seconds");
+                for _ in 0..seconds {
+                    self.world().second();
+                    self.remember();
+                    if verb == "auto" {
+                        self.world().answer_all();
+                        self.remember();
+                    }
+                }
+            }
+            "leader" => {
+                let node = args[0].parse().expect("a node");
+                self.world().lead(node, args.get(1) != Some(&"forgets"));
+            }
+            "relays" => self.world().relays = args[0] == "on",
+            "answer" => {
+                let late = args.contains(&"late");
+                let effect = self.effect(cluster, args[0], late);
+                match effect.map(|effect| self.world().answer(&effect)) {
+                    Some(Some(body)) => drop(self.world().propose(body)),
+                    Some(None) => said.push("nobody answers yet".into()),
+                    None => said.push(format!("no {} waits", args[0])),
+                }
+            }
+            "refuse" | "unknown" => {
+                let effect = self.effect(cluster, args[0], false).expect("an effect that waits");
+                let reason = rest();
+                let came =
+                    if verb == "refuse" { Outcome::Refused { reason } } else { Outcome::Unknown { reason } };
+                drop(self.world().propose(outcome(&effect.key, came)));
+            }
+            "operator" => self.operator(cluster, args, said),
+            "status" => said.push(self.status(cluster)),
+            "verdicts" => {
+                let operation = self.world().cluster(cluster).operation.as_ref().expect("an operation");
+                said.extend(operation.verdicts.iter().map(|v| short(&format!("{}: {}", v.member, v.reason))));
+            }
+            "loss" => {
+                let cluster = self.world().cluster(cluster);
+                let mut all = cluster.finished.iter().chain(&cluster.operation).rev();
+                let last = all.find(|operation| operation.kind == Kind::Failover).expect("a failover");
+                said.push(format!("{:?}", last.loss));
+            }
+            _ => panic!("no command {verb}"),
+        }
+        self.remember();
+    }
+
+    /// Effects are found by name after they were retired, too.
+    fn remember(&mut self) {
+        let world = self.world.as_ref().expect("begun");
+        for (name, cluster) in &world.state.clusters {
+            for effect in cluster.effects() {
+                self.effects.insert(format!("{name}/{}", effect_name(effect)), effect.clone());
+            }
+        }
+    }
+
+    fn effect(&mut self, cluster: &str, name: &str, late: bool) -> Option<Effect> {
+        let remembered = self.effects.get(&format!("{cluster}/{name}")).filter(|_| late).cloned();
+        let pending = self.world().pending(cluster, name);
+        remembered.or(pending)
+    }
+
+    fn set(&mut self, cluster: &str, name: &str, fact: &str) {
+        let now_ns = self.world().now_ns;
+        let member = self.world().member(cluster, name);
+        match fact.split_once('=').unwrap_or((fact, "")) {
+            ("silent", _) => member.silent = true,
+            ("heard", _) => member.silent = false,
+            ("down", _) => member.down_since_ns = Some(now_ns),
+            ("disk", error) => member.probe = DiskProbe::Failed { error: error.into() },
+            ("lsn", lsn) => member.lsn = lsn.parse().unwrap(),
+            ("system", id) => member.system_id = Some(SystemId(id.parse().unwrap())),
+            ("refused", why) => member.refused = Some(why.into()),
+            ("timeline", id) => member.timeline = Some(regent_types::Timeline(id.parse().unwrap())),
+            _ => panic!("no fact {fact}"),
+        }
+    }
+
+    fn operator(&mut self, cluster: &str, args: &[&str], said: &mut Vec<String>) {
+        let value = |key: &str| args.iter().find_map(|arg| arg.strip_prefix(key)?.strip_prefix('='));
+        let now_ns = self.world().now_ns;
+        let world = self.world();
+        let current = world.cluster(cluster);
+        let evidence = world.detector.evidence(now_ns, current);
+        let kind = match args[0] {
+            "failover" => RequestKind::Failover {
+                to: value("to").map(member_name),
+                consent_to_loss: value("consent").map(member_name),
+                evidence,
+            },
+            "pause" => RequestKind::Pause,
+            "resume" => RequestKind::Resume,
+            "assume-fenced" => RequestKind::AssumeFenced,
+            other => panic!("no request {other}"),
+        };
+        let body = Body::Request(OperatorRequest {
+            cluster: cluster_name(cluster),
+            actor: "alice".into(),
+            reason: "because".into(),
+            expected_epoch: value("epoch").map_or(current.epoch, |epoch| Epoch(epoch.parse().unwrap())),
+            request_id: RequestId::new(value("id").unwrap_or(args[0])).unwrap(),
+            kind,
+        });
+        if args.contains(&"dry") {
+            let before = world.state.clone();
+            let reply = world.state.dry_run(world.leadership, &world.proposal(body));
+            assert_eq!(world.state, before, "a dry run changes nothing");
+            said.push("dry run:".into());
+            self.reply(0, &reply, said);
+            return;
+        }
+        world.excepted |= args[0] == "assume-fenced";
+        let reply = world.propose(body);
+        if let Ok(applied) = reply
+            && applied.events.is_empty()
+        {
+            said.push(format!("answered as before: operation {:?}", applied.operation.map(|id| id.0)));
+        }
+    }
+
+    fn status(&mut self, cluster: &str) -> String {
+        let cluster = self.world().cluster(cluster);
+        let primary = cluster.appointment.as_ref().map_or("nobody".into(), |appointment| {
+            let verified = if appointment.established.is_some() { "" } else { ", not verified" };
+            format!("{} (instance {}{verified})", appointment.member, appointment.instance.0)
+        });
+        let sync = cluster.sync.iter().map(|(member, sync)| match sync {
+            SyncState::Confirmed { epoch } => format!("{member} confirmed for {epoch}"),
+            SyncState::Unconfirmed { why } => format!("{member} not ({why})"),
+        });
+        let sync: Vec<String> = sync.collect();
+        let operation = cluster
+            .operation
+            .as_ref()
+            .map_or("none".into(), |operation| format!("{} in {:?}", operation.id, operation.step));
+        format!(
+            "epoch {} fenced through {}; primary {primary}; sync: {}; operation {operation}",
+            cluster.epoch,
+            cluster.fenced_through,
+            sync.join(", ")
+        )
+    }
+
+    fn drain(&mut self, said: &mut Vec<String>) {
+        let start_ns = self.start_ns;
+        for (at_ns, seen) in std::mem::take(&mut self.world().seen) {
+            let at_s = (at_ns - start_ns) / super::world::SECOND_NS;
+            match seen {
+                Seen::Proposed(Body::StepOverdue { step, after_ms, .. }) => {
+                    said.push(format!("+{at_s}s overdue: {step:?} after {after_ms} ms"));
+                }
+                Seen::Proposed(_) => {}
+                Seen::Lease(member, answer) => said.push(short(&format!("+{at_s}s {member}: {answer}"))),
+                Seen::Replied(reply) => self.reply(at_s, &reply, said),
+            }
+        }
+    }
+
+    fn reply(&self, at_s: u64, reply: &Reply, said: &mut Vec<String>) {
+        match reply {
+            Err(rejection) => said.push(short(&format!("+{at_s}s REJECTED {rejection}"))),
+            Ok(applied) => {
+                for event in &applied.events {
+                    // The declaration and the fence of one entry say the same.
+                    if event.kind == EventKind::RecordChanged {
+                        continue;
+                    }
+                    let cluster = if self.many { format!("{} ", event.cluster) } else { String::new() };
+                    let text = &event.text;
+                    said.push(short(&format!("+{at_s}s {cluster}{:?} [{}] {text}", event.kind, event.rule)));
+                }
+                let effects: Vec<String> = applied.effects.iter().map(describe).collect();
+                if !effects.is_empty() {
+                    said.push(format!("     -> {}", effects.join(", ")));
+                }
+            }
+        }
+    }
+}
+
+fn describe(effect: &Effect) -> String {
+    let name = effect_name(effect);
+    let names = |members: &[regent_types::MemberName]| {
+        members.iter().map(|member| member.as_str()).collect::<Vec<_>>().join(" ")
+    };
+    match &effect.kind {
+        EffectKind::Fence { epoch, member, candidates, .. }
+        | EffectKind::Collect { epoch, member, candidates } => {
+            format!("{name}({epoch}) {member}, prepare {}", names(candidates))
+        }
+        EffectKind::Agent { member, directive: Directive::Promote { epoch, instance, initialize, .. } } => {
+            let how = if *initialize { ", initialise" } else { "" };
+            format!("promote({epoch}) {member} instance {}{how}", instance.0)
+        }
+        EffectKind::Agent { member, directive: Directive::Rejoin { upstream, branches, .. } } => {
+            let left = branches.iter().map(|b| format!(" {}:{}@{}", b.epoch, b.timeline, b.switch_lsn));
+            format!("rejoin({}) {member} to {}{}", upstream.epoch, upstream.member, left.collect::<String>())
+        }
+        EffectKind::Agent { member, directive } => format!("{name}({}) {member}", directive.epoch()),
+        EffectKind::Redirect { record, .. } => format!("{name}({}) {}", record.epoch, record.address),
+    }
+}
+
+/// Instance ids without their leading zeros.
+fn short(text: &str) -> String {
+    let words = text.split(' ').map(|word| {
+        let digits = word.trim_end_matches([',', ')']);
+        let hex = digits.len() == 32 && digits.bytes().all(|b| b.is_ascii_hexdigit());
+        if hex { format!("#{}{}", digits.trim_start_matches('0'), &word[32..]) } else { word.to_owned() }
+    });
+    words.collect::<Vec<_>>().join(" ")
+}
