@@ -75,3 +75,47 @@ async fn ask(server: SocketAddr, name: &str, kind: RecordType) -> Result<Vec<IpA
         })
         .collect())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use hickory_proto::rr::{Record, rdata};
+
+    /// Answers one question: first with a stranger's id, then with `code` and these addresses.
+    async fn server(code: ResponseCode, addresses: &'static [[u8; 4]]) -> SocketAddr {
+        let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        let at = socket.local_addr().unwrap();
+        tokio::spawn(async move {
+            let mut buffer = [0; 512];
+            let (length, from) = socket.recv_from(&mut buffer).await.unwrap();
+            let question = Message::from_vec(&buffer[..length]).unwrap();
+            let name = question.queries[0].name().clone();
+            let stranger = Message::response(question.metadata.id.wrapping_add(1), OpCode::Query);
+            socket.send_to(&stranger.to_vec().unwrap(), from).await.unwrap();
+            let mut answer = Message::response(question.metadata.id, OpCode::Query);
+            answer.metadata.response_code = code;
+            for octets in addresses {
+                let data = RData::A(rdata::A::from(std::net::Ipv4Addr::from(*octets)));
+                answer.add_answer(Record::from_rdata(name.clone(), 5, data));
+            }
+            socket.send_to(&answer.to_vec().unwrap(), from).await.unwrap();
+        });
+        at
+    }
+
+    #[tokio::test]
+    async fn the_next_server_is_asked_when_one_has_no_answer() {
+        let refuses = server(ResponseCode::ServFail, &[]).await;
+        let answers = server(ResponseCode::NoError, &[[10, 0, 0, 7]]).await;
+        let found = resolve(&[refuses, answers], "db.example.internal").await.unwrap();
+        assert_eq!(found, [IpAddr::from([10, 0, 0, 7])]);
+    }
+
+    #[tokio::test]
+    async fn a_name_without_an_address_is_an_error_that_names_the_servers() {
+        let empty = server(ResponseCode::NXDomain, &[]).await;
+        let error = resolve(&[empty], "db.example.internal").await.unwrap_err();
+        assert!(error.contains("db.example.internal") && error.contains(&empty.to_string()), "{error}");
+        assert_eq!(resolve(&[], "10.0.0.1").await, Ok(vec![IpAddr::from([10, 0, 0, 1])]));
+    }
+}

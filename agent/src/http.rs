@@ -1,7 +1,7 @@
 //! `/primary`, `/replica`, `/health` and `/metrics`. Decides nothing: a load balancer that asks gets what the guard and the
 //! server said last, and a *no* when that is too old to be relied upon.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use axum::{
     Json, Router,
@@ -12,7 +12,7 @@ use axum::{
 };
 use regent_types::{PostgresState, Report};
 
-use crate::app::App;
+use crate::{app::App, observer};
 
 /// The routes.
 pub fn router(app: Arc<App>) -> Router {
@@ -26,6 +26,7 @@ pub fn router(app: Arc<App>) -> Router {
 
 /// Figures older than this are not relied upon, ms.
 const FRESH_MS: u64 = 5_000;
+const GUARD_LIMIT: Duration = Duration::from_millis(500);
 
 /// Only while this member holds the lease and PostgreSQL accepts writes.
 fn is_primary(report: &Report) -> bool {
@@ -55,8 +56,11 @@ fn answer(app: &App, ok: bool, report: &Report) -> impl IntoResponse + use<> {
 }
 
 async fn primary(State(app): State<Arc<App>>) -> impl IntoResponse {
+    // DNS health checks and load balancers follow this answer: a *yes* comes from the guard now, not from the last look.
+    let asked = tokio::time::timeout(GUARD_LIMIT, observer::look_at_guard(&app)).await;
+    let said = asked.is_ok() && app.observed().guard_error.is_none();
     let report = app.report();
-    answer(&app, is_primary(&report), &report)
+    answer(&app, said && is_primary(&report), &report)
 }
 
 async fn replica(State(app): State<Arc<App>>) -> impl IntoResponse {

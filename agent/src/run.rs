@@ -3,9 +3,36 @@
 use std::sync::Arc;
 
 use anyhow::{Context, bail};
-use tokio::{net::TcpListener, signal::unix};
+use tokio::{
+    net::TcpListener,
+    runtime::{Handle, Runtime},
+    signal::unix,
+};
 
 use crate::{app::App, config::Config, executor::Executor, http, keeper, observer, session};
+
+/// A thread of its own for what writes and fsyncs, so that a disk that hangs stops neither heartbeats nor fences.
+struct Work(Option<Runtime>);
+
+impl Work {
+    fn start() -> anyhow::Result<Self> {
+        let mut builder = tokio::runtime::Builder::new_multi_thread();
+        let runtime = builder.worker_threads(1).thread_name("work").enable_all().build();
+        Ok(Self(Some(runtime.context("work thread")?)))
+    }
+
+    fn handle(&self) -> Handle {
+        self.0.as_ref().expect("taken at drop only").handle().clone()
+    }
+}
+
+impl Drop for Work {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.0.take() {
+            runtime.shutdown_background();
+        }
+    }
+}
 
 /// Runs the agent until it is told to end.
 pub async fn run(config: Config) -> anyhow::Result<()> {
@@ -21,13 +48,14 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     );
     app.disk.start(app.config.data_dir.clone(), app.config.disk_interval).context("disk probe")?;
     observer::look_at_guard(&app).await;
-    let executor = Arc::new(Executor::new(app.clone()));
+    let work = Work::start()?;
+    let executor = Arc::new(Executor::new(app.clone(), work.handle()));
     let served = axum::serve(listener, http::router(app.clone()));
     // Tasks of their own: one that is busy delays no heartbeat. None of them ends.
     let mut tasks = tokio::task::JoinSet::new();
     tasks.spawn(observer::watch_guard(app.clone()));
     tasks.spawn(observer::watch_server(app.clone()));
-    tasks.spawn(keeper::run(app.clone()));
+    tasks.spawn_on(keeper::run(app.clone()), &work.handle());
     tasks.spawn(session::run(app.clone(), executor));
     tasks.spawn(async move {
         if let Err(error) = served.await {

@@ -31,6 +31,8 @@ const HEADER: &str = "regent-agent-state 1";
 pub struct State {
     path: PathBuf,
     current: Mutex<AgentView>,
+    /// Held while the disk is written, so that readers (heartbeats, a fence) never wait for it.
+    writing: Mutex<()>,
     found: String,
 }
 
@@ -57,7 +59,7 @@ impl State {
             }
             Err(error) => return Err(fail("cannot be read", Some(error))),
         };
-        Ok(Self { path, current: Mutex::new(view), found })
+        Ok(Self { path, current: Mutex::new(view), writing: Mutex::new(()), found })
     }
 
     /// What was found at start: `ok`, `missing` or `damaged (...)`.
@@ -72,17 +74,18 @@ impl State {
 
     /// Changes it, on disk before in memory.
     pub fn change(&self, edit: impl FnOnce(&mut AgentView)) -> Result<AgentView, StateError> {
-        let mut current = self.current.lock().expect("no panic while held");
+        let _writing = self.writing.lock().expect("no panic while held");
+        let current = self.get();
         let mut next = current.clone();
         edit(&mut next);
         assert!(next.highest_epoch >= current.highest_epoch, "the highest epoch never goes down");
-        if next != *current {
+        if next != current {
             durable::replace(&self.path, render(&next).as_bytes(), 0o600).map_err(|source| StateError {
                 path: self.path.clone(),
                 what: "cannot be written".into(),
                 source: Some(source),
             })?;
-            *current = next.clone();
+            *self.current.lock().expect("no panic while held") = next.clone();
         }
         Ok(next)
     }

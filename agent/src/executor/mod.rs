@@ -12,7 +12,7 @@ use std::{
 
 use regent_agent_core::{Admission, OutcomeCache, Work};
 use regent_types::{Directive, EffectKey, Grant, Outcome};
-use tokio::{sync::Notify, task::AbortHandle};
+use tokio::{runtime::Handle, sync::Notify, task::AbortHandle};
 
 use crate::{app::App, clock::boottime_ns};
 
@@ -31,14 +31,16 @@ const OUTBOX_MAX: usize = 128;
 #[derive(Debug)]
 pub struct Executor {
     app: Arc<App>,
+    /// Where directives run: they write and fsync, and a dead disk must not stop heartbeats.
+    work: Handle,
     inner: Mutex<Inner>,
     ready: Notify,
 }
 
 impl Executor {
-    /// Idle.
-    pub fn new(app: Arc<App>) -> Self {
-        Self { app, inner: Mutex::default(), ready: Notify::new() }
+    /// Idle; directives will run on `work`, fences where they arrive.
+    pub fn new(app: Arc<App>, work: Handle) -> Self {
+        Self { app, work, inner: Mutex::default(), ready: Notify::new() }
     }
 
     /// A directive has arrived.
@@ -79,12 +81,15 @@ impl Executor {
         let (me, work_key) = (self.clone(), key.clone());
         self.app.busy.store(true, Ordering::SeqCst);
         let work = Work { directive, grant, started_ns: boottime_ns() };
-        let task = tokio::spawn(async move {
+        let task = async move {
             let outcome = run::run(&me.app, &work).await;
             me.finish(work_key, fence, &work, outcome);
-        });
-        if !fence {
-            inner.running = Some((key, task.abort_handle()));
+        };
+        // A fence touches no disk, and must not wait behind a step that does.
+        if fence {
+            tokio::spawn(task);
+        } else {
+            inner.running = Some((key, self.work.spawn(task).abort_handle()));
         }
     }
 

@@ -1,6 +1,6 @@
 //! One step, carried out. Each is safe to repeat: a step that half worked is planned again from what is found.
 
-use std::time::Duration;
+use std::{sync::atomic::Ordering, time::Duration};
 
 use regent_agent_core::{Promoting, Rejoining, Step, Worked};
 use regent_guard::wire::{Request, StopMode};
@@ -69,10 +69,8 @@ pub async fn perform(app: &App, step: &Step, worked: &mut Worked) -> Result<(), 
             app.state.change(|s| s.highest_epoch = s.highest_epoch.max(*epoch))?;
         }
         Step::GuardFence { epoch, grace_ms } => {
-            app.fencing.store(true, std::sync::atomic::Ordering::SeqCst);
-            let answer = app.guard.fence(*epoch, *grace_ms).await;
-            app.fencing.store(false, std::sync::atomic::Ordering::SeqCst);
-            worked.fenced = Some(answer?);
+            let _fencing = Fencing::begin(app);
+            worked.fenced = Some(app.guard.fence(*epoch, *grace_ms).await?);
         }
         Step::ClosePromises(epoch) => {
             app.guard.ask(&Request::ClosePromises { epoch: epoch.0 }, QUERY).await?;
@@ -154,6 +152,22 @@ pub async fn perform(app: &App, step: &Step, worked: &mut Worked) -> Result<(), 
         Step::Wait { .. } => unreachable!("waits are the loop's"),
     }
     Ok(())
+}
+
+/// Marks a fence as under way for as long as it lives, also when its directive is superseded.
+struct Fencing<'a>(&'a App);
+
+impl<'a> Fencing<'a> {
+    fn begin(app: &'a App) -> Self {
+        app.fencing.store(true, Ordering::SeqCst);
+        Self(app)
+    }
+}
+
+impl Drop for Fencing<'_> {
+    fn drop(&mut self) {
+        self.0.fencing.store(false, Ordering::SeqCst);
+    }
 }
 
 /// The record of the rejoin at `epoch`, begun when there is none.

@@ -9,7 +9,7 @@ pub mod scene;
 use std::{
     path::{Path, PathBuf},
     process::Command,
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
 
 pub const NOBODY: u32 = 65534;
@@ -49,6 +49,10 @@ pub fn newest() -> PathBuf {
 /// The guard's binary: beside the agent's, built when it is not there or older than its sources.
 pub fn guard_binary() -> PathBuf {
     let path = Path::new(env!("CARGO_BIN_EXE_regent-agent")).with_file_name("regent-guard");
+    let sources = Path::new(env!("CARGO_MANIFEST_DIR")).join("guard/src");
+    if path.metadata().and_then(|m| m.modified()).is_ok_and(|made| made > newest_change(&sources)) {
+        return path;
+    }
     let built = Command::new(env!("CARGO"))
         .args(["build", "--quiet", "-p", "regent-guard", "--bin", "regent-guard"])
         .current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))
@@ -56,6 +60,14 @@ pub fn guard_binary() -> PathBuf {
         .unwrap();
     assert!(built.success() && path.exists(), "{} could not be built", path.display());
     path
+}
+
+fn newest_change(folder: &Path) -> SystemTime {
+    let times = std::fs::read_dir(folder).unwrap().flatten().map(|entry| {
+        let meta = entry.metadata().unwrap();
+        if meta.is_dir() { newest_change(&entry.path()) } else { meta.modified().unwrap() }
+    });
+    times.max().unwrap_or(SystemTime::UNIX_EPOCH)
 }
 
 /// Polls until `look` gives something; panics with the description at the deadline.
