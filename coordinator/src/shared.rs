@@ -88,7 +88,8 @@ impl Machine for Shared {
             }
             Ok(proposal) => {
                 let mut inner = self.lock();
-                let leads = inner.leadership.is_some();
+                // Its own proposal: an entry of the last leader may be applied by its successor, which lives on.
+                let leads = inner.leadership == Some(position(at).leadership);
                 let before = self.hook.as_ref().map(|hook| hook.before(&inner.state));
                 let applied = catch_unwind(AssertUnwindSafe(|| inner.state.apply(position(at), &proposal)));
                 let Ok(reply) = applied else {

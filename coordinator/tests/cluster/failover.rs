@@ -134,6 +134,55 @@ async fn every_coordinator_serves_the_record_of_the_new_primary() {
     group.stop().await;
 }
 
+struct Shown;
+
+impl regent_coordinator::dns::embedded::Source for Shown {
+    fn records(&self) -> (std::collections::BTreeMap<String, regent_core::DnsRecord>, u32) {
+        let record = regent_core::DnsRecord {
+            epoch: regent_types::Epoch(1),
+            member: regent_types::MemberName::new("m1").unwrap(),
+            address: "127.0.1.1".parse().unwrap(),
+            ttl_s: 5,
+        };
+        ([("pg.db.test".to_owned(), record)].into(), 1)
+    }
+    fn answered(&self) {}
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_provider_that_is_down_keeps_the_operation_in_redirect_and_undoes_nothing() {
+    let port = crate::group::free_port();
+    let group = Group::start_with_dns_at(port).await;
+    let m1 = Handle::start("m1", 1, group.urls());
+    let leader = group.leader().await;
+    let waits = group
+        .until(leader, "the operation waits in redirect", |c| {
+            c.operation
+                .as_ref()
+                .is_some_and(|o| o.step == "redirect" && o.state == OperationState::Waiting as i32)
+        })
+        .await;
+    let reason = waits.operation.unwrap().reason.unwrap();
+    assert!(reason.contains("no server shows 127.0.1.1 of epoch 1 for pg.db.test"), "{reason}");
+    let before = m1.lock().granted.len();
+    eventually("the primary keeps its lease", || async { (m1.lock().granted.len() > before).then_some(()) })
+        .await;
+
+    let address = std::net::SocketAddr::from(([127, 0, 0, 1], port));
+    let settings = regent_coordinator::config::Dns {
+        listen: address,
+        zone: "db.test".into(),
+        name_servers: vec!["ns.db.test".into()],
+        verify: vec![address],
+    };
+    let zone = regent_coordinator::dns::embedded::Zone::new(&settings, Shown);
+    let sockets = regent_coordinator::dns::bind(address).await.unwrap();
+    let _server = regent_coordinator::dns::embedded::start(zone, sockets);
+    group.until(leader, "the operation's end", |c| c.operation.is_none()).await;
+    assert!(group.nodes[&leader].node.metrics.redirect_failures.get() > 0);
+    group.stop().await;
+}
+
 async fn history(group: &Group, id: u64) -> Vec<regent_proto::v1::OperationSummary> {
     let request = regent_proto::v1::HistoryRequest { cluster: "c".into(), limit: 0 };
     group.operator(id).await.get_history(request).await.unwrap().into_inner().operations

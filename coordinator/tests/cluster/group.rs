@@ -29,6 +29,7 @@ pub struct Group {
     links: BTreeMap<(u64, u64), Link>,
     dir: TempDir,
     security: String,
+    verify: Option<u16>,
 }
 
 #[derive(Clone, Copy)]
@@ -145,11 +146,16 @@ client_address = "127.0.1.2"
 impl Group {
     /// Starts three nodes in plain text.
     pub async fn start() -> Self {
-        Self::start_with(|_, _| "plaintext = true".to_owned()).await
+        Self::start_with(|_, _| "plaintext = true".to_owned(), None).await
+    }
+
+    /// The same, with DNS to be seen at one port only.
+    pub async fn start_with_dns_at(port: u16) -> Self {
+        Self::start_with(|_, _| "plaintext = true".to_owned(), Some(port)).await
     }
 
     /// Starts three nodes; `security` writes the lines about TLS. It must come before any table, or be one.
-    pub async fn start_with(security: impl Fn(u64, &Path) -> String) -> Self {
+    pub async fn start_with(security: impl Fn(u64, &Path) -> String, verify: Option<u16>) -> Self {
         log();
         let (ports, dir) = (ports(), TempDir::new().unwrap());
         let mut links = BTreeMap::new();
@@ -158,7 +164,7 @@ impl Group {
                 links.insert((from, to), Link::new(format!("127.0.0.1:{}", ports[&to].grpc)).await);
             }
         }
-        let mut group = Self { nodes: BTreeMap::new(), ports, links, dir, security: String::new() };
+        let mut group = Self { nodes: BTreeMap::new(), ports, links, dir, security: String::new(), verify };
         for id in 1..=3 {
             group.security = security(id, group.dir.path());
             group.start_node(id).await;
@@ -174,6 +180,13 @@ impl Group {
         let own = format!("127.0.0.1:{}", self.ports[&id].grpc);
         let address = |to: u64| self.links.get(&(id, to)).map_or(own.clone(), |link| link.address.clone());
         let text = config_text(id, &self.ports, self.dir.path(), &self.security, address);
+        let text = match self.verify {
+            Some(port) => {
+                let line = text.lines().find(|line| line.starts_with("verify")).unwrap().to_owned();
+                text.replace(&line, &format!("verify = [\"127.0.0.1:{port}\"]"))
+            }
+            None => text,
+        };
         let config = Config::parse(&text, Path::new("test.toml")).unwrap();
         self.nodes.insert(id, Running::start(config, Clock::system()).await.unwrap());
     }

@@ -57,7 +57,7 @@ async fn channel(group: &Group, id: u64, identity: &str) -> Channel {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_role_may_do_its_own_and_nothing_else() {
     regent_pki::install_crypto();
-    let group = Group::start_with(security).await;
+    let group = Group::start_with(security, None).await;
     let urls: Vec<String> = group.ports.values().map(|p| format!("https://127.0.0.1:{}", p.grpc)).collect();
     let follower = group.follower().await;
     let agent =

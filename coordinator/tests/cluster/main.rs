@@ -3,6 +3,7 @@
 mod agent;
 mod failover;
 mod group;
+mod hooks;
 mod identity;
 mod leases;
 mod link;
