@@ -155,7 +155,7 @@ impl Run {
         let operation = cluster.operation.as_ref().map_or(OperationId(n), |operation| operation.id);
         let pending = cluster.effects().first().map(|effect| effect.key.clone());
         let made = EffectKey { cluster: self.name.clone(), operation, step: u32::MAX, epoch: Epoch(n) };
-        let key = pending.filter(|_| n % 2 == 0).unwrap_or(made);
+        let key = pending.filter(|_| n.is_multiple_of(2)).unwrap_or(made);
         let report = CandidateReport {
             member: member.clone(),
             instance: InstanceId(u128::from(n) + 1000),

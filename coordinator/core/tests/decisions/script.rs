@@ -248,10 +248,11 @@ impl Script {
         for (at_ns, seen) in std::mem::take(&mut self.world().seen) {
             let at_s = (at_ns - start_ns) / super::world::SECOND_NS;
             match seen {
-                Seen::Proposed(Body::StepOverdue { step, after_ms, .. }) => {
-                    said.push(format!("+{at_s}s overdue: {step:?} after {after_ms} ms"));
+                Seen::Proposed(body) => {
+                    if let Body::StepOverdue { step, after_ms, .. } = *body {
+                        said.push(format!("+{at_s}s overdue: {step:?} after {after_ms} ms"));
+                    }
                 }
-                Seen::Proposed(_) => {}
                 Seen::Lease(member, answer) => said.push(short(&format!("+{at_s}s {member}: {answer}"))),
                 Seen::Replied(reply) => self.reply(at_s, &reply, said),
             }

@@ -67,7 +67,7 @@ pub fn config(name: &str, members: &[&str]) -> ClusterConfig {
 /// What a world did, for a script to print.
 #[derive(Debug, Clone)]
 pub enum Seen {
-    Proposed(Body),
+    Proposed(Box<Body>),
     Replied(Reply),
     Lease(MemberName, String),
 }
@@ -216,7 +216,7 @@ impl World {
             }
         }
         for body in self.detector.tick(self.now_ns, &self.state, 3) {
-            self.see(Seen::Proposed(body.clone()));
+            self.see(Seen::Proposed(Box::new(body.clone())));
             let _ = self.propose(body);
         }
     }
