@@ -28,8 +28,12 @@ const POLL: Duration = Duration::from_millis(150);
 const AT_MOST: Duration = Duration::from_secs(30);
 
 impl Deployment {
-    /// Runs `regentctl` for an operator in `region`, whatever it answers.
-    pub async fn ctl_from(&self, region: &str, args: &[&str]) -> Result<CtlAnswer> {
+    /// `regentctl` for an operator in the witness region, not started.
+    pub fn ctl_command(&self, args: &[&str]) -> Command {
+        self.ctl_command_from(WITNESS, args)
+    }
+
+    fn ctl_command_from(&self, region: &str, args: &[&str]) -> Command {
         let mut command = Command::new(self.bin.join("regentctl"));
         command
             .arg("--config")
@@ -40,6 +44,12 @@ impl Deployment {
             .stdin(Stdio::null())
             .kill_on_drop(true);
         self.world.user().apply_tokio(&mut command);
+        command
+    }
+
+    /// Runs `regentctl` for an operator in `region`, whatever it answers.
+    pub async fn ctl_from(&self, region: &str, args: &[&str]) -> Result<CtlAnswer> {
+        let mut command = self.ctl_command_from(region, args);
         let done = tokio::time::timeout(AT_MOST, command.output())
             .await
             .with_context(|| format!("regentctl {args:?}: no end within {AT_MOST:?}"))?

@@ -57,9 +57,11 @@ impl Deployment {
 
     /// Directories, certificates and configurations; nothing runs yet.
     pub fn prepare(options: DeploymentOptions) -> Result<Self> {
+        // What may take long comes before anything that would have to be cleaned up.
+        let user = RunAs::unprivileged()?;
+        let bin = staged_binaries(&BINARIES, &user)?;
+        let postgres = PgInstall::locate(options.postgres_major, &user)?;
         let world = World::new(&options.name, &REGIONS)?;
-        let postgres = PgInstall::locate(options.postgres_major, world.user())?;
-        let bin = staged_binaries(&BINARIES, world.user())?;
         for (at, a) in REGIONS.iter().enumerate() {
             for b in &REGIONS[at + 1..] {
                 world.net().set_delay(a, b, options.link_delay)?;
