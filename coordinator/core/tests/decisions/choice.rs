@@ -1,0 +1,106 @@
+//! *Choose*: who is named after the proof, who is the way back, and what a rejoining member is told of the history.
+
+use regent_core::{Body, Effect, EffectKind, Step, Trigger, VerdictReason};
+use regent_types::{Directive, Epoch, Lsn, Outcome};
+
+use super::{
+    rules::{declare, failover, step, verdict},
+    world::{World, config, member_name, outcome},
+};
+
+/// Under expiry alone a candidate must have closed its promises; a guard's own answer needs none. Seen to fail without the
+/// comparison in `check_standby`.
+#[test]
+fn an_outstanding_promise_forbids_promotion_after_expiry() {
+    let mut world = World::healthy(&["a", "b"]);
+    failover(&mut world, None).unwrap();
+    world.member("gravl", "a").silent = true;
+    world.run(25);
+    let effect = world.effect("fence");
+    let Some(Body::FenceProven { key, proof, mut candidates }) = world.answer(&effect) else {
+        panic!("no proof")
+    };
+    candidates[0].promises_closed = Epoch(0);
+    world.propose(Body::FenceProven { key, proof, candidates }).unwrap();
+    let expected = VerdictReason::PromiseOutstanding { closed: Epoch(0), fenced: Epoch(1) };
+    assert_eq!(verdict(&world, "b"), expected);
+    assert_eq!(step(&world), Some(Step::Choose));
+    world.applied("collect");
+    assert_eq!(step(&world), Some(Step::Promote));
+}
+
+/// An operator's choice that dies must not leave the cluster without a primary: the old one is the way back. Seen to fail
+/// with the wish applied to the old primary as well.
+#[test]
+fn the_old_primary_is_the_way_back_from_a_wanted_target() {
+    let mut world = World::healthy(&["a", "b", "c"]);
+    failover(&mut world, Some("b")).unwrap();
+    world.member("gravl", "b").silent = true;
+    let applied = world.applied("fence");
+    let [Effect { kind: EffectKind::Agent { member, directive: Directive::Promote { .. } }, .. }] =
+        &applied.effects[..]
+    else {
+        panic!("{:?}", applied.effects)
+    };
+    assert_eq!(member, &member_name("a"));
+    assert_eq!(verdict(&world, "b"), VerdictReason::Silent);
+    assert_eq!(verdict(&world, "c"), VerdictReason::NotWanted { wanted: member_name("b") });
+}
+
+/// A target whose promotion had succeeded is tried once more before anybody else, and not for ever. Seen to fail (the log
+/// fills) without `failed_again`.
+#[test]
+fn a_target_that_left_recovery_is_tried_once_more() {
+    let mut world = World::healthy(&["a", "b"]);
+    failover(&mut world, None).unwrap();
+    let target = |world: &World| world.cluster("gravl").appointment.clone().unwrap();
+    world.applied("fence");
+    let promote = world.effect("promote");
+    world.answer(&promote).unwrap();
+    let refused = |world: &mut World| {
+        let key = world.effect("promote").key;
+        world.propose(outcome(&key, Outcome::Refused { reason: "no".into() })).unwrap();
+        world.applied("fence");
+        target(world)
+    };
+    let again = refused(&mut world);
+    assert_eq!((again.member, again.epoch), (member_name("b"), Epoch(3)));
+    let back = refused(&mut world);
+    assert_eq!((back.member, back.epoch), (member_name("a"), Epoch(4)));
+}
+
+/// Seen to fail with unknown lag taken for none.
+#[test]
+fn an_unknown_lag_is_not_a_small_one() {
+    let mut limited = config("gravl", &["a", "b"]);
+    limited.policy.max_lag_bytes = Some(256);
+    let mut world = World::healthy_with(vec![limited]);
+    world.member("gravl", "a").silent = true;
+    // A leader that never heard the primary.
+    world.lead(2, true);
+    world.run(30);
+    world.applied("fence");
+    assert_eq!(verdict(&world, "b"), VerdictReason::LagUnknown { max_bytes: 256 });
+}
+
+/// After an in-place re-appointment a standby's lineage is still an epoch of the list. Seen to fail with such epochs left out.
+#[test]
+fn branches_name_every_epoch_since_the_lineage() {
+    let mut world = World::healthy(&["a", "b", "c"]);
+    world.restart("gravl", "a", true);
+    world.settle();
+    world.member("gravl", "b").lsn = Lsn(0x300);
+    failover(&mut world, Some("b")).unwrap();
+    for name in ["fence", "promote", "embedded", "validate"] {
+        world.applied(name);
+    }
+    let mut body = declare(&world, "c", Trigger::NotInSync { why: "by hand".into() });
+    body.evidence.lineage = world.member("gravl", "c").lineage;
+    world.propose(Body::Declare(body)).unwrap();
+    let rejoin = world.effect("rejoin");
+    let EffectKind::Agent { member, directive: Directive::Rejoin { branches, .. } } = rejoin.kind else {
+        panic!()
+    };
+    let found: Vec<_> = branches.iter().map(|b| (b.epoch.0, b.timeline.0, b.switch_lsn.0)).collect();
+    assert_eq!((member.as_str(), found), ("c", vec![(1, 1, 0), (2, 1, 0x300)]));
+}
