@@ -25,12 +25,23 @@ const SETTLED_WITHIN: Duration = Duration::from_secs(300);
 pub struct Plan {
     /// Certificates.
     pub pki: PathBuf,
-    /// Cluster, member, coordinators (id and address, the own region's first).
-    pub members: Vec<(String, String, Vec<(u64, String)>)>,
+    /// The agents.
+    pub members: Vec<PlannedMember>,
     /// Between two heartbeats.
     pub interval: Duration,
     /// The first connections are spread over this time.
     pub ramp: Duration,
+}
+
+/// One simulated agent.
+#[derive(Serialize, Deserialize)]
+pub struct PlannedMember {
+    /// Its cluster.
+    pub cluster: String,
+    /// Its name.
+    pub member: String,
+    /// Id and address of the coordinators, the own region's first.
+    pub coordinators: Vec<(u64, String)>,
 }
 
 /// One line of standard output.
@@ -140,7 +151,7 @@ pub async fn run(path: &Path) -> Result<()> {
     let text = fs::read_to_string(path).with_context(|| format!("reading {}", path.display()))?;
     let plan: Plan = serde_json::from_str(&text).with_context(|| format!("in {}", path.display()))?;
     let (recorder, count) = (Arc::new(Recorder::default()), plan.members.len());
-    for (index, (cluster, member, coordinators)) in plan.members.into_iter().enumerate() {
+    for (index, PlannedMember { cluster, member, coordinators }) in plan.members.into_iter().enumerate() {
         let file = |end: &str| plan.pki.join(format!("agent-{cluster}-{member}.{end}"));
         let tls = TlsFiles { ca: plan.pki.join("ca.crt"), cert: file("crt"), key: file("key") };
         let agent = Agent {

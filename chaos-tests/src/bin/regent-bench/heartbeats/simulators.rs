@@ -11,7 +11,7 @@ use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 
 use super::{
     INTERVAL,
-    child::{Plan, Samples},
+    child::{Plan, PlannedMember, Samples},
     group::{Group, cluster},
 };
 use crate::proc;
@@ -37,8 +37,11 @@ impl Simulators {
         for number in 0..members / 2 {
             let near = [("m1", [1, 2, 3]), ("m2", [3, 2, 1])];
             for (at, (member, order)) in near.into_iter().enumerate() {
-                let entry = (cluster(number), member.to_owned(), order.map(address).to_vec());
-                plans[(2 * number + at) % processes].push(entry);
+                plans[(2 * number + at) % processes].push(PlannedMember {
+                    cluster: cluster(number),
+                    member: member.to_owned(),
+                    coordinators: order.map(address).to_vec(),
+                });
             }
         }
         let mut all = Vec::new();

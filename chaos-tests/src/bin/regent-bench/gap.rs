@@ -1,0 +1,291 @@
+//! The write gap that clients see when the primary's region is lost: 110 ms round trip between regions, clients in the
+//! third region who follow the DNS name. Measured from the cut (or the crash) to the first acknowledged row; then the
+//! region comes back, and the longest gap after that is measured too.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use clap::ValueEnum;
+use regent_chaos::real::clock::{WallOffset, monotonic_ns, wait_until};
+use regent_chaos::real::deployment::{Deployment, DeploymentOptions, EAST, NORTH, REJOIN_AT_MOST};
+use regent_chaos::real::workload::{Attempt, RunningWriter, WriterSpec, install_schema};
+use serde::Serialize;
+
+use crate::output;
+use crate::stats::Spread;
+
+/// One way.
+const LINK_DELAY: Duration = Duration::from_millis(55);
+/// The goal: the partition timeout and this.
+const ALLOWANCE: Duration = Duration::from_millis(800);
+/// Clients beside each other, so that the gap does not depend on one's luck with its time-outs.
+const CLIENTS: i32 = 4;
+/// How long clients are watched after the old region is in sync again.
+const AFTER_HEAL: Duration = Duration::from_secs(10);
+
+/// How the region is lost.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Loss {
+    /// All links of the region are cut.
+    Cut,
+    /// The whole host: links cut, coordinator, guard, agent and PostgreSQL killed.
+    Crash,
+    /// All links are cut, and the coordinators' leader is inside.
+    Leader,
+}
+
+/// What to measure.
+pub struct Options {
+    /// Partition timeout.
+    pub timeout: Duration,
+    /// At each kind of loss.
+    pub runs: usize,
+    /// Deployments at a time.
+    pub parallel: usize,
+    /// Kinds.
+    pub losses: Vec<Loss>,
+}
+
+/// One run; times in ms since the loss.
+#[derive(Clone, Copy, Serialize)]
+struct Run {
+    /// To the first acknowledged row of any client.
+    gap_ms: f64,
+    /// To the first row of the slowest client.
+    slowest_client_ms: f64,
+    /// To the failover's declaration.
+    declared_ms: f64,
+    /// To the entry with the fence proof and the appointment.
+    appointed_ms: f64,
+    /// To the entry with the verified promotion, which changes DNS.
+    promoted_ms: f64,
+    /// Longest time without any acknowledged row after the region came back.
+    gap_after_heal_ms: f64,
+    /// The same for one client on its own.
+    client_gap_after_heal_ms: f64,
+}
+
+#[derive(Serialize)]
+struct Outcome {
+    loss: Loss,
+    timeout_ms: u64,
+    goal_ms: u64,
+    round_trip_ms: u64,
+    runs: Vec<Run>,
+}
+
+/// Measures every kind.
+pub async fn run(options: Options) -> Result<()> {
+    output::head(&format!(
+        "Write gap: partition timeout {} s, {} ms round trip, {} clients by name, {} deployments at a time",
+        options.timeout.as_secs(),
+        LINK_DELAY.as_millis() * 2,
+        CLIENTS,
+        options.parallel
+    ));
+    let mut jobs: Vec<(Loss, usize)> = Vec::new();
+    for number in 1..=options.runs {
+        jobs.extend(options.losses.iter().map(|loss| (*loss, number)));
+    }
+    let mut done: Vec<(Loss, Run)> = Vec::new();
+    for group in jobs.chunks(options.parallel) {
+        let timeout = options.timeout;
+        let runs = futures::future::join_all(group.iter().map(|(loss, _)| once(*loss, timeout))).await;
+        for ((loss, number), run) in group.iter().zip(runs) {
+            let run = run.with_context(|| format!("{loss:?}, run {number}"))?;
+            eprintln!(
+                "{loss:?} run {number}: gap {:.3} s, declared {:.3}, appointed {:.3}, promoted {:.3}; after the heal {:.0} ms",
+                run.gap_ms / 1e3,
+                run.declared_ms / 1e3,
+                run.appointed_ms / 1e3,
+                run.promoted_ms / 1e3,
+                run.gap_after_heal_ms
+            );
+            done.push((*loss, run));
+        }
+    }
+    let results: Vec<Outcome> = options
+        .losses
+        .iter()
+        .map(|loss| Outcome {
+            loss: *loss,
+            timeout_ms: options.timeout.as_millis() as u64,
+            goal_ms: (options.timeout + ALLOWANCE).as_millis() as u64,
+            round_trip_ms: LINK_DELAY.as_millis() as u64 * 2,
+            runs: done.iter().filter(|(of, _)| of == loss).map(|(_, run)| *run).collect(),
+        })
+        .collect();
+    print(&results);
+    output::write("gap", results)
+}
+
+fn print(results: &[Outcome]) {
+    let columns: Vec<String> =
+        results.iter().map(|r| format!("{:?} ({} runs)", r.loss, r.runs.len())).collect();
+    let heads: Vec<&str> =
+        std::iter::once("s, median [min .. max]").chain(columns.iter().map(String::as_str)).collect();
+    let row = |name: &str, of: fn(&Run) -> f64| {
+        let cells = results.iter().map(|r| Spread::of(r.runs.iter().map(|run| of(run) / 1e3)).show(3));
+        std::iter::once(name.to_owned()).chain(cells).collect::<Vec<_>>()
+    };
+    let goals = results.iter().map(|r| format!("{:.3}", r.goal_ms as f64 / 1e3));
+    output::table(
+        &heads,
+        &[
+            row("gap, any client", |r| r.gap_ms),
+            std::iter::once("goal".to_owned()).chain(goals).collect(),
+            row("gap, slowest client", |r| r.slowest_client_ms),
+            row("failover declared", |r| r.declared_ms),
+            row("appointed (fence proof)", |r| r.appointed_ms),
+            row("promoted (DNS changes)", |r| r.promoted_ms),
+            row("longest gap after the heal, any client", |r| r.gap_after_heal_ms),
+            row("longest gap after the heal, one client", |r| r.client_gap_after_heal_ms),
+        ],
+    );
+}
+
+async fn once(loss: Loss, timeout: Duration) -> Result<Run> {
+    let mut options = DeploymentOptions::new("bench-gap").partition_timeout(timeout).link_delay(LINK_DELAY);
+    if loss == Loss::Leader {
+        options = options.leader_anywhere();
+    }
+    let deployment = Deployment::start(options).await?;
+    match loss {
+        Loss::Leader => lead_in(&deployment, NORTH).await?,
+        Loss::Cut | Loss::Crash => lead_elsewhere(&deployment).await?,
+    }
+    deployment.wait_ready(Duration::from_secs(60)).await?;
+    let clients = start_clients(&deployment).await?;
+    let offset = WallOffset::sample();
+    // The cut is somewhere within the heartbeats' interval, as in life.
+    tokio::time::sleep(deployment.timing().heartbeat.mul_f64(rand::random())).await;
+    let lost_ns = monotonic_ns();
+    match loss {
+        Loss::Cut | Loss::Leader => deployment.net().isolate(NORTH)?,
+        Loss::Crash => deployment.lose_host(NORTH)?,
+    }
+    let east = deployment.server_name(EAST)?;
+    wait_until("every client writes again", timeout + Duration::from_secs(60), async || {
+        clients.iter().all(|client| first_at(&client.journal().attempts(), &east, lost_ns).is_some())
+    })
+    .await?;
+    let firsts: Vec<u64> =
+        clients.iter().filter_map(|client| first_at(&client.journal().attempts(), &east, lost_ns)).collect();
+    deployment
+        .wait_status("the failover is done", Duration::from_secs(60), |status| {
+            status.operation().is_none_or(|(kind, _)| kind != "failover")
+        })
+        .await?;
+    let report = deployment.last_operation("failover").await?;
+    let started = |name: &str| -> Result<f64> {
+        let steps = report["steps"].as_array().context("a report without steps")?;
+        let step = steps.iter().rev().find(|step| step["name"] == name);
+        let ms = step.and_then(|step| step["started_wall_ms"].as_u64());
+        let at_ns =
+            offset.to_monotonic_ns(ms.with_context(|| format!("no step {name}: {report:#}"))? as i64 * 1000);
+        Ok((at_ns as f64 - lost_ns as f64) / 1e6)
+    };
+    let (declared_ms, appointed_ms, promoted_ms) =
+        (started("fence")?, started("promote")?, started("redirect")?);
+    offset.ensure_steady(Duration::from_millis(10))?;
+    let healed_ns = monotonic_ns();
+    deployment.net().heal();
+    if loss == Loss::Crash {
+        deployment.start_region(NORTH)?;
+    }
+    deployment.wait_ready(REJOIN_AT_MOST).await?;
+    tokio::time::sleep(AFTER_HEAL).await;
+    ensure!(deployment.status().await?.primary() == Some(EAST), "the heal moved the primary");
+    let mut journals = Vec::new();
+    for client in clients {
+        journals.push(client.stop().await?);
+    }
+    deployment.finish().await?;
+    let since = |ns: u64| (ns as f64 - lost_ns as f64) / 1e6;
+    let all: Vec<Attempt> = journals.iter().flatten().cloned().collect();
+    Ok(Run {
+        gap_ms: since(*firsts.iter().min().context("no client")?),
+        slowest_client_ms: since(*firsts.iter().max().context("no client")?),
+        declared_ms,
+        appointed_ms,
+        promoted_ms,
+        gap_after_heal_ms: longest_gap_ms(&all, healed_ns),
+        client_gap_after_heal_ms: journals
+            .iter()
+            .map(|one| longest_gap_ms(one, healed_ns))
+            .fold(0.0, f64::max),
+    })
+}
+
+/// When the first row that was sent to `server` after `since_ns` was acknowledged.
+fn first_at(attempts: &[Attempt], server: &str, since_ns: u64) -> Option<u64> {
+    let found = attempts.iter().filter(|a| a.is_acknowledged() && a.sent_ns > since_ns && a.server == server);
+    found.map(|attempt| attempt.done_ns).min()
+}
+
+fn longest_gap_ms(attempts: &[Attempt], since_ns: u64) -> f64 {
+    let mut done: Vec<u64> =
+        attempts.iter().filter(|a| a.is_acknowledged() && a.done_ns >= since_ns).map(|a| a.done_ns).collect();
+    done.push(since_ns);
+    done.sort_unstable();
+    done.windows(2).map(|pair| (pair[1] - pair[0]) as f64 / 1e6).fold(0.0, f64::max)
+}
+
+async fn start_clients(deployment: &Deployment) -> Result<Vec<RunningWriter>> {
+    install_schema(&deployment.app(NORTH).await?).await?;
+    let mut clients = Vec::new();
+    for writer_id in 1..=CLIENTS {
+        let spec = WriterSpec {
+            login: deployment.login(),
+            pause: Duration::from_millis(10),
+            // A connection takes several round trips; a client that waits longer for a lost region adds to its own gap.
+            statement_within: Duration::from_secs(2),
+            connect_within: Duration::from_millis(900),
+            ..WriterSpec::new(writer_id, deployment.by_name()?)
+        };
+        clients.push(spec.start());
+    }
+    wait_until("every client writes", Duration::from_secs(30), async || {
+        clients.iter().all(|client| client.journal().acknowledged() > 2)
+    })
+    .await?;
+    Ok(clients)
+}
+
+/// Restarts leaders until the wanted region has the leader.
+async fn lead_in(deployment: &Deployment, wanted: &str) -> Result<()> {
+    for _ in 0..20 {
+        let leader = leader(deployment, None).await?;
+        if leader == wanted {
+            return Ok(());
+        }
+        let name = format!("coordinator-{leader}");
+        deployment.kill(&name);
+        let next = self::leader(deployment, Some(&leader)).await?;
+        deployment.restart(&name)?;
+        if next == wanted {
+            return Ok(());
+        }
+    }
+    anyhow::bail!("the leadership never came to {wanted}")
+}
+
+/// Placement takes the leader away from the primary's region by itself.
+async fn lead_elsewhere(deployment: &Deployment) -> Result<()> {
+    deployment
+        .wait_status("the leader is outside the primary's region", Duration::from_secs(60), |status| {
+            status.leader_region().is_some_and(|region| region != NORTH)
+        })
+        .await?;
+    Ok(())
+}
+
+async fn leader(deployment: &Deployment, except: Option<&str>) -> Result<String> {
+    let status = deployment
+        .wait_status("a leader", Duration::from_secs(60), |status| {
+            status.leader_region().is_some_and(|region| Some(region) != except)
+        })
+        .await?;
+    Ok(status.leader_region().context("no leader")?.to_owned())
+}
