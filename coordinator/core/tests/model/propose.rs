@@ -1,5 +1,7 @@
 //! What a leader proposes, and from which knowledge. Whether it is accepted is for `State::apply` to say.
 
+use std::sync::Arc;
+
 use regent_core::{Body, FenceProof};
 use regent_types::{CandidateReport, Epoch};
 
@@ -7,7 +9,7 @@ use crate::{
     rules::{Protocol, Rule, Without},
     seed::{self, Fencing},
     step::{Reporters, Wish},
-    world::World,
+    world::{Replica, World},
 };
 
 /// Effects of one operation.
@@ -49,7 +51,8 @@ impl Protocol {
         }
     }
 
-    pub fn append(&self, world: &mut World, wish: Wish) -> Option<()> {
+    /// The state after the entry, if the core accepts it.
+    pub fn append(&self, world: &World, wish: Wish) -> Option<Arc<Replica>> {
         let body = self.body(world, wish)?;
         let proposal = seed::proposal(world.leading.node, body);
         let replica = world.committed().after(world.leading, &proposal)?;
@@ -59,13 +62,7 @@ impl Protocol {
         if epoch > self.bounds.epochs || operation.is_some_and(|o| o.next_effect > EFFECTS_MAX) {
             return None;
         }
-        if world.leading.term < self.bounds.terms {
-            world.tail = Some(replica);
-        } else {
-            // No later leader can lose it: to commit it later is to append it later.
-            world.log.push(replica);
-        }
-        Some(())
+        Some(replica)
     }
 
     fn body(&self, world: &World, wish: Wish) -> Option<Body> {

@@ -112,9 +112,14 @@ impl Model for Protocol {
             if world.nodes[node].applied + 1 < world.log.len() {
                 actions.push(Action::Apply { node });
             }
-            actions.push(Action::Round { node });
+            let unconfirmed = world.nodes[node].beats.iter().flatten().any(|beat| beat.round.is_none());
+            if unconfirmed || self.lacks(Rule::RoundAfterHeartbeat) {
+                actions.push(Action::Round { node });
+            }
             // A heartbeat of anyone else is refused, and one that is sent after the appointment is worth more.
-            actions.push(Action::Beat { member: world.applied(node).appointed.0, node });
+            if !world.applied(node).is_fenced {
+                actions.push(Action::Beat { member: world.applied(node).appointed.0, node });
+            }
             for member in 0..members {
                 if world.nodes[node].beats[member].is_some_and(|beat| beat.round.is_some()) {
                     actions.push(Action::Grant { node, member });
@@ -131,9 +136,13 @@ impl Model for Protocol {
         for replica in world.seen().skip(1) {
             let directive = match &replica.fencing {
                 Some(_) if bounds.without.contains(&Without::Acknowledgement) => continue,
+                Some(fencing) if world.members[fencing.member].fenced_through >= fencing.epoch => continue,
                 Some(fencing) => Action::Fence { member: fencing.member, epoch: fencing.epoch },
                 None => {
                     let (member, epoch) = replica.appointed;
+                    if world.members[member].primary_of >= epoch {
+                        continue;
+                    }
                     Action::Promote { member, epoch }
                 }
             };
@@ -150,11 +159,22 @@ impl Model for Protocol {
     }
 
     fn next_state(&self, last: &World, action: Action) -> Option<World> {
+        let appended = match action {
+            Action::Append(wish) => Some(self.append(last, wish)?),
+            _ => None,
+        };
         let mut world = last.clone();
         let changed = match action {
             Action::Tick => self.tick(&mut world),
             Action::Elect { node, keep_tail } => self.elect(&mut world, node, keep_tail),
-            Action::Append(wish) => self.append(&mut world, wish),
+            Action::Append(_) => appended.map(|replica| {
+                if world.leading.term < self.bounds.terms {
+                    world.tail = Some(replica);
+                } else {
+                    // No later leader can lose it: to commit it later is to append it later.
+                    world.log.push(replica);
+                }
+            }),
             Action::Commit => world.tail.take().map(|replica| world.log.push(replica)),
             Action::Apply { node } => {
                 world.nodes[node].applied += 1;
@@ -246,7 +266,7 @@ impl Protocol {
         let beat = Beat { stamp_ns, restarts, round };
         let waiting = &mut world.nodes[node].beats[member];
         let same = waiting.is_some_and(|last| last.stamp_ns == stamp_ns && last.restarts == restarts);
-        if same || world.log[world.nodes[node].applied].is_fenced {
+        if same {
             return None;
         }
         world.nodes[node].beats[member] = Some(beat);
