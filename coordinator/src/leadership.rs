@@ -76,16 +76,24 @@ pub async fn tick(node: Arc<Node>) {
             let mut wanted = Vec::new();
             if !configured {
                 wanted = node.config.clusters.iter().filter_map(|cluster| missing(cluster, state)).collect();
-                configured = wanted.is_empty();
+                configured = true;
             }
             wanted.extend(detector.tick(node.clock.now_ns(), state, node.config.peers.len()));
             wanted
         };
         for body in wanted {
+            let configures = matches!(body, Body::Configure(_));
             match node.proposer.propose(body).await {
                 Ok(_) => {}
+                Err(ProposeFailure::Rejected(rejection)) if configures => {
+                    tracing::error!(%rejection, "a cluster of this node's file is not accepted by the group");
+                }
                 Err(ProposeFailure::Rejected(rejection)) => tracing::info!(%rejection, "wish rejected"),
-                Err(error) => tracing::debug!(%error, "wish not committed"),
+                Err(error) => {
+                    // A rejection is final for this leadership; this is not.
+                    configured &= !configures;
+                    tracing::debug!(%error, "wish not committed");
+                }
             }
         }
     }
@@ -211,4 +219,19 @@ fn better_place(node: &Node) -> Option<CoordinatorId> {
         **id != node.config.node_id && caught_up && !crowded(&peer.region)
     });
     able.min_by_key(|(id, peer)| (primaries.get(&peer.region).copied().unwrap_or(0), **id)).map(|(id, _)| *id)
+}
+
+/// Before this node stops: the leadership goes to the follower that is best prepared, so that nobody waits for an
+/// election.
+pub async fn hand_over(node: &Node) {
+    if node.led.borrow().is_none() {
+        return;
+    }
+    let status = node.raft.status();
+    let caught_up = status.followers.iter().filter(|(_, f)| f.matched_index >= status.last_index);
+    let Some((to, _)) = caught_up.min_by_key(|(_, f)| f.heard_age_ms.unwrap_or(u64::MAX)) else { return };
+    let deadline = node.clock.deadline(node.config.raft.election_timeout_max);
+    if let Err(error) = node.raft.transfer_leader(*to, deadline).await {
+        tracing::info!(%error, "the leadership was not handed over before the end");
+    }
 }

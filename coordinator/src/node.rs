@@ -198,7 +198,10 @@ impl Running {
     /// Waits until `stop` resolves or something ends by itself.
     pub async fn until(mut self, stop: impl Future<Output = ()>) -> Result<(), NodeError> {
         let result = tokio::select! {
-            () = stop => Ok(()),
+            () = stop => {
+                leadership::hand_over(&self.node).await;
+                Ok(())
+            }
             reason = self.node.raft.stopped() => Err(NodeError::Stopped { reason }),
             ended = &mut self.server => match ended {
                 Ok(Ok(())) => Ok(()),

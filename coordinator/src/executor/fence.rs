@@ -26,10 +26,13 @@ pub(super) struct Order {
 }
 
 pub(super) async fn run(context: &Context, key: &EffectKey, order: Order) {
+    let mut attempt = 0;
     while context.wanted(key) {
-        let acknowledged = acknowledged(context, key, &order.member, order.epoch, order.grace_ms);
+        // A second preparation needs a key of its own, or the agent repeats its first report.
+        attempt += 1;
         let proof = tokio::select! {
-            proof = acknowledged => proof,
+            // An acknowledgement that the core has rejected is not offered again; the bound passes in any case.
+            proof = acknowledged(context, key, &order), if attempt == 1 => proof,
             proof = expired(context, key) => match proof {
                 Some(proof) => proof,
                 None => return,
@@ -40,7 +43,8 @@ pub(super) async fn run(context: &Context, key: &EffectKey, order: Order) {
         if matches!(proof, FenceProof::Acknowledged(_)) && !candidates.contains(&order.member) {
             candidates.push(order.member.clone());
         }
-        let reports = prepare::prepare(context, key, order.epoch, &candidates, 1, CANDIDATES_TIMEOUT).await;
+        let reports =
+            prepare::prepare(context, key, order.epoch, &candidates, attempt, CANDIDATES_TIMEOUT).await;
         context.prepared.begin(context, &key.cluster, &reports);
         let body = Body::FenceProven { key: key.clone(), proof, candidates: reports };
         if !context.propose(body).await {
@@ -51,13 +55,9 @@ pub(super) async fn run(context: &Context, key: &EffectKey, order: Order) {
 }
 
 /// Asks the guard until it acknowledges.
-async fn acknowledged(
-    context: &Context,
-    key: &EffectKey,
-    member: &MemberName,
-    epoch: Epoch,
-    grace_ms: u64,
-) -> FenceProof {
+async fn acknowledged(context: &Context, key: &EffectKey, order: &Order) -> FenceProof {
+    let Order { epoch, member, grace_ms, .. } = order;
+    let (epoch, grace_ms) = (*epoch, *grace_ms);
     let sub = ask::sub_key(key, context.leadership.term, 0);
     loop {
         let directive = Directive::Fence { epoch, grace_ms };
@@ -95,11 +95,6 @@ async fn expired(context: &Context, key: &EffectKey) -> Option<FenceProof> {
         }
         let passed = {
             let inner = context.node.shared.lock();
-            let cluster = inner.state.clusters.get(&key.cluster)?;
-            // The table takes it for a bug to be asked before FenceDecided.
-            if cluster.fenced_through != cluster.epoch {
-                return None;
-            }
             let now_ns = context.node.clock.now_ns();
             inner.leases.bound_passed(now_ns, context.leadership, &inner.state, &key.cluster)
         };

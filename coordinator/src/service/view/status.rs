@@ -1,6 +1,6 @@
 //! Status: coordinators, clusters and members as this node sees them.
 
-use regent_core::{Cluster, SyncState};
+use regent_core::{BoundPending, Cluster, SyncState};
 use regent_proto::v1;
 use regent_types::{Heartbeat, MemberName, PostgresState, Report};
 
@@ -103,7 +103,7 @@ fn cluster_status(node: &Node, inner: &Inner, cluster: &Cluster, wall_ms: u64) -
             lag_bytes_max: policy.max_lag_bytes,
             lag_ms_max: None,
         }),
-        lease_bound_remaining_ms: inner.leases.held(now_ns, cluster).map(|left_ns| left_ns / 1_000_000),
+        lease_bound_remaining_ms: lease_left_ns(inner, cluster, now_ns).map(|left_ns| left_ns / 1_000_000),
     }
 }
 
@@ -201,4 +201,14 @@ fn lag_bytes(
     let primary = &cluster.appointment.as_ref()?.member;
     let (heartbeat, _) = inner.detector.last_report(now_ns, &cluster.config.name, primary)?;
     Some(heartbeat.report.wal.write_lsn?.bytes_since(standby.wal.received_lsn?))
+}
+
+/// While an epoch is being fenced: until when a lease may be valid by the bound. Otherwise: of the last grant.
+fn lease_left_ns(inner: &Inner, cluster: &Cluster, now_ns: u64) -> Option<u64> {
+    let leadership = inner.leadership?;
+    match inner.leases.bound_passed(now_ns, leadership, &inner.state, &cluster.config.name) {
+        Err(BoundPending::Remaining { remaining_ns }) => Some(remaining_ns),
+        Ok(_) => None,
+        Err(_) => inner.leases.held(now_ns, cluster),
+    }
 }
