@@ -17,11 +17,7 @@ async fn cut_and_heal(options: DeploymentOptions) -> Result<()> {
         .await?;
     let first = workload.wait_write_after(cut_ns, timing.failover_at_most()).await?;
     ensure!(first.server == deployment.server_name(EAST)?, "the first write went to {}", first.server);
-    let done = deployment
-        .wait_status("the failover is done", timing.failover_at_most(), |status| {
-            status.primary() == Some(EAST) && status.operation().is_none_or(|(kind, _)| kind != "failover")
-        })
-        .await?;
+    let done = deployment.wait_failover(EAST).await?;
     ensure!(done.epoch() > epoch && done.fenced_through() >= epoch, "{done}");
     let (member, published) = deployment.dns().await?;
     ensure!(member == Some(EAST) && published == Some(done.epoch()), "DNS: {member:?} {published:?}");

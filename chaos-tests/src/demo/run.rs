@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use serde_json::Value;
 
 use super::narrator::{Narrator, Tone, seconds};
 use super::watcher::{Milestones, follow};
@@ -111,20 +112,20 @@ async fn tell(narrator: &Narrator, deployment: &Deployment) -> Result<()> {
 
     narrator.chapter("What it took, and what became of every acknowledged row");
     let (attempts, offset) = workload.stop().await?;
-    let report = deployment.last_operation("failover").await?;
+    let reports = (deployment.last_operation("failover").await?, deployment.last_operation("rejoin").await?);
     let verdict = deployment.judge(attempts.clone(), offset).await?;
-    conclude(narrator, deployment, &report, &verdict, &attempts, milestones)
+    conclude(narrator, deployment, &reports, &verdict, &attempts, milestones)
 }
 
 fn conclude(
     narrator: &Narrator,
     deployment: &Deployment,
-    report: &serde_json::Value,
+    (report, rejoin): &(Value, Value),
     verdict: &Verdict,
     attempts: &[Attempt],
     milestones: Milestones,
 ) -> Result<()> {
-    let blocks = [tables::steps(report), tables::phases(report), tables::rows(verdict, writer_name)];
+    let blocks = [tables::steps(report), tables::phases(report, rejoin), tables::rows(verdict, writer_name)];
     for block in blocks {
         block.iter().for_each(|line| narrator.print(line));
         narrator.print("");

@@ -17,10 +17,14 @@ fn words(name: &str) -> String {
     name.replace('_', " ")
 }
 
-/// Time per phase beside its budget, from a report.
-pub fn phases(report: &Value) -> Vec<String> {
+/// Time per phase beside its budget, from the failover's report, and the full sync from the rejoin's.
+pub fn phases(failover: &Value, rejoin: &Value) -> Vec<String> {
     let mut lines = vec![format!("  {:<24}{:>12}{:>12}", "phase", "measured", "budget")];
-    for phase in report["phases"].as_array().into_iter().flatten() {
+    let of = |report: &Value| report["phases"].as_array().cloned().unwrap_or_default();
+    let synced = of(rejoin);
+    for phase in of(failover) {
+        let later = synced.iter().find(|other| other["name"] == phase["name"]);
+        let phase = later.unwrap_or(&phase);
         let measured = phase["elapsed_ms"].as_u64().map_or("-".to_owned(), duration);
         let budget = phase["budget_ms"].as_u64().map_or("-".to_owned(), duration);
         lines.push(format!(

@@ -116,6 +116,14 @@ impl Deployment {
         .await
     }
 
+    /// Waits until `member` is primary and no failover runs any more.
+    pub async fn wait_failover(&self, member: &str) -> Result<Status> {
+        self.wait_status(&format!("{member} is primary"), self.timing.failover_at_most(), |status| {
+            status.primary() == Some(member) && status.operation().is_none_or(|(kind, _)| kind != "failover")
+        })
+        .await
+    }
+
     /// The region of the leader.
     pub async fn leader(&self) -> Result<String> {
         let status = self.status().await?;
@@ -145,6 +153,15 @@ impl Deployment {
     /// How many operations of a kind there were.
     pub async fn count(&self, kind: &str) -> Result<usize> {
         Ok(self.history().await?.iter().filter(|operation| operation["kind"] == kind).count())
+    }
+
+    /// The process id of the member's postmaster, as the host numbers it.
+    pub async fn postmaster(&self, member: &str) -> Result<i32> {
+        let status = self.guard(member).await?;
+        let pid =
+            status["postmaster_pid"].as_i64().or_else(|| status["postmaster_pid"].as_str()?.parse().ok());
+        let pid = pid.filter(|pid| *pid > 1);
+        Ok(pid.with_context(|| format!("{member} has no postmaster: {status}"))? as i32)
     }
 
     /// What the member's guard says of itself.

@@ -39,6 +39,7 @@ mod access;
 mod artefacts;
 mod config;
 mod ctl;
+mod host;
 mod judge;
 mod layout;
 mod life;
@@ -48,6 +49,7 @@ mod status;
 mod timing;
 mod workload;
 
+pub use host::{PostgresRun, SpoiltState};
 pub use judge::REJOIN_AT_MOST;
 pub use layout::{CLUSTER, EAST, MEMBERS, NAME, NORTH, REGIONS, Service, WITNESS};
 pub use life::Deployment;

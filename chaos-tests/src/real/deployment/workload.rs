@@ -11,7 +11,7 @@ use super::life::Deployment;
 use crate::real::checker::{LossAllowed, Verdict};
 use crate::real::clock::{WallOffset, wait_until};
 use crate::real::workload::{
-    Attempt, Endpoint, Journal, LoopProcedure, RunningWriter, WriterSpec, install_schema,
+    Attempt, Endpoint, Journal, Login, LoopProcedure, RunningWriter, WriterSpec, install_schema,
 };
 
 const PAUSE: Duration = Duration::from_millis(25);
@@ -24,6 +24,19 @@ const HELD: i32 = 10;
 /// Looping procedures: 20 + the member's place.
 const LOOPING: i32 = 20;
 
+/// Writers of reopened sessions: from here on, two at a time.
+const REOPENED: i32 = 1000;
+
+fn spec(login: &Login, writer_id: i32, endpoint: Endpoint) -> WriterSpec {
+    WriterSpec {
+        login: login.clone(),
+        pause: PAUSE,
+        statement_within: Duration::from_secs(3),
+        connect_within: Duration::from_secs(1),
+        ..WriterSpec::new(writer_id, endpoint)
+    }
+}
+
 /// Writers at work.
 #[derive(Debug)]
 pub struct Workload {
@@ -31,6 +44,8 @@ pub struct Workload {
     held: BTreeMap<&'static str, RunningWriter>,
     looping: BTreeMap<&'static str, LoopProcedure>,
     more: Vec<RunningWriter>,
+    lost_loops: Vec<LoopProcedure>,
+    reopened: i32,
     offset: WallOffset,
 }
 
@@ -45,26 +60,21 @@ impl Workload {
         })
         .await?;
         let login = deployment.login();
-        let spec = |writer_id, endpoint| WriterSpec {
-            login: login.clone(),
-            pause: PAUSE,
-            statement_within: Duration::from_secs(3),
-            connect_within: Duration::from_secs(1),
-            ..WriterSpec::new(writer_id, endpoint)
-        };
         let (mut held, mut looping) = (BTreeMap::new(), BTreeMap::new());
         for (place, member) in MEMBERS.into_iter().enumerate() {
             let address = deployment.direct(member)?;
-            let writer = spec(HELD + place as i32, Endpoint::Direct(address));
+            let writer = spec(&login, HELD + place as i32, Endpoint::Direct(address));
             held.insert(member, writer.start_held().await?);
             let procedure = LoopProcedure::start(&login, address, LOOPING + place as i32, PAUSE).await?;
             looping.insert(member, procedure);
         }
         let workload = Self {
-            named: spec(BY_NAME, deployment.by_name()?).start(),
+            named: spec(&login, BY_NAME, deployment.by_name()?).start(),
             held,
             looping,
             more: Vec::new(),
+            lost_loops: Vec::new(),
+            reopened: 0,
             offset,
         };
         let (named, procedure) = (workload.named.journal(), workload.looping[NORTH].journal());
@@ -79,6 +89,24 @@ impl Workload {
     /// Another writer whose rows are judged too; ids from 100 on are free.
     pub fn add(&mut self, writer: RunningWriter) {
         self.more.push(writer);
+    }
+
+    /// Opens a held session and a looping procedure at the member anew, in place of those that a fault has ended. Waits
+    /// until both have rows acknowledged, so the member must be the primary.
+    pub async fn reopen(&mut self, deployment: &Deployment, member: &'static str) -> Result<()> {
+        let (login, address) = (deployment.login(), deployment.direct(member)?);
+        let writer_id = REOPENED + 2 * self.reopened;
+        self.reopened += 1;
+        let writer = spec(&login, writer_id, Endpoint::Direct(address)).start_held().await?;
+        let procedure = LoopProcedure::start(&login, address, writer_id + 1, PAUSE).await?;
+        let (held, looping) = (writer.journal().clone(), procedure.journal().clone());
+        self.more.extend(self.held.insert(member, writer));
+        self.lost_loops.extend(self.looping.insert(member, procedure));
+        wait_until("rows acknowledged over reopened sessions", SOON, async || {
+            held.acknowledged() > 2 && looping.acknowledged() > 2
+        })
+        .await
+        .with_context(|| format!("held: {:?}, looping: {:?}", held.last_trouble(), looping.last_trouble()))
     }
 
     /// What the writer by name was told.
@@ -118,7 +146,7 @@ impl Workload {
         for writer in self.held.into_values().chain(self.more) {
             attempts.extend(writer.stop().await?);
         }
-        for procedure in self.looping.into_values() {
+        for procedure in self.looping.into_values().chain(self.lost_loops) {
             attempts.extend(procedure.stop().await?);
         }
         Ok((attempts, self.offset))
