@@ -99,6 +99,15 @@ pub(crate) enum Command {
     /// Let failover start by itself again.
     #[command(after_help = "Example:\n  regentctl resume gravl --reason 'maintenance is over'")]
     Resume(AutomationArgs),
+    /// DANGEROUS: take a fenced primary for dead on your word, without a fence proof.
+    #[command(
+        after_help = "Example:\n  regentctl assume-fenced gravl --member eu-north-1 --expected-epoch 4 \\\n    \
+                            --reason 'power is cut, seen by bob' --i-accept-two-writers\n\n\
+                            A failover that waits for its fence proof goes on at once. If the old primary still writes,\n\
+                            there are two writers. Without this call the lease's end is waited for, which is always\n\
+                            enough: see `regentctl status`. Recorded in the history as an exception to promise 1."
+    )]
+    AssumeFenced(AssumeFencedArgs),
     /// List a cluster's operations, or show the report of one.
     #[command(after_help = "Examples:\n  regentctl history gravl\n  regentctl history gravl 7\n  \
                             regentctl history gravl 7 -o json | jq .loss_final")]
@@ -192,6 +201,30 @@ pub(crate) struct AutomationArgs {
     /// Say what would change and change nothing.
     #[arg(long)]
     pub dry_run: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct AssumeFencedArgs {
+    /// Which cluster.
+    pub cluster: ClusterName,
+    /// The member that is dead for certain.
+    #[arg(long)]
+    pub member: MemberName,
+    /// The epoch that it holds.
+    #[arg(long, value_name = "EPOCH")]
+    pub expected_epoch: u64,
+    /// How you know; recorded with the operation.
+    #[arg(long, value_parser = reason)]
+    pub reason: String,
+    /// Names this request: a second call with it returns the first answer [default: random].
+    #[arg(long, value_name = "ID", value_parser = request_id)]
+    pub request_id: Option<RequestId>,
+    /// Say whether it would be taken and change nothing.
+    #[arg(long)]
+    pub dry_run: bool,
+    /// You accept that two members may write if you are wrong.
+    #[arg(long, required_unless_present = "dry_run")]
+    pub i_accept_two_writers: bool,
 }
 
 #[derive(Debug, Args)]

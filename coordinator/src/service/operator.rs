@@ -5,9 +5,10 @@ use std::{pin::Pin, sync::Arc, time::Duration};
 
 use regent_core::{Body, OperatorRequest, RequestKind};
 use regent_proto::v1::{
-    AutomationReply, AutomationRequest, Event, FailoverReply, FailoverRequest, HistoryReply, HistoryRequest,
-    OperationReport, OperationRequest, StatusReply, StatusRequest, WatchRequest, failover_reply::Answer,
-    operator_service_client::OperatorServiceClient, operator_service_server::OperatorService,
+    AssumeFencedReply, AssumeFencedRequest, AutomationReply, AutomationRequest, Event, FailoverReply,
+    FailoverRequest, HistoryReply, HistoryRequest, OperationReport, OperationRequest, StatusReply,
+    StatusRequest, WatchRequest, failover_reply::Answer, operator_service_client::OperatorServiceClient,
+    operator_service_server::OperatorService,
 };
 use regent_types::{ClusterName, CoordinatorId, Epoch, MemberName, OperationId, RequestId};
 use tokio::sync::mpsc;
@@ -108,6 +109,37 @@ impl Operators {
             expected_epoch: Epoch(message.expected_epoch),
             request_id: request_id(&message.request_id)?,
             kind: RequestKind::Failover { to, consent_to_loss, evidence },
+        })
+    }
+
+    /// The epoch is bound to one instance of one member, so the named member at the expected epoch names the risk.
+    fn assume_fenced_request(
+        &self,
+        caller: &Caller,
+        message: &AssumeFencedRequest,
+    ) -> Result<OperatorRequest, Status> {
+        let cluster = cluster_name(&message.cluster)?;
+        let member = member_name("member", Some(&message.member))?;
+        let expected_epoch = Epoch(message.expected_epoch);
+        {
+            let inner = self.node.shared.lock();
+            let known = inner.state.clusters.get(&cluster);
+            let known = known.ok_or_else(|| Status::not_found(format!("there is no cluster {cluster}")))?;
+            let holder = known.appointment.as_ref().filter(|bound| bound.epoch == expected_epoch);
+            if let Some(holder) = holder.filter(|holder| Some(&holder.member) != member.as_ref()) {
+                return Err(Status::failed_precondition(format!(
+                    "member: {} was named, epoch {expected_epoch} belongs to {}",
+                    message.member, holder.member
+                )));
+            }
+        }
+        Ok(OperatorRequest {
+            cluster,
+            actor: caller.actor(),
+            reason: reason(&message.reason)?,
+            expected_epoch,
+            request_id: request_id(&message.request_id)?,
+            kind: RequestKind::AssumeFenced,
         })
     }
 
@@ -289,6 +321,26 @@ impl OperatorService for Operators {
     async fn resume(&self, request: Request<AutomationRequest>) -> Answered<AutomationReply> {
         let caller = self.gate.operator(&request)?;
         self.automation(caller, request.into_inner(), false).await
+    }
+
+    async fn assume_fenced(&self, request: Request<AssumeFencedRequest>) -> Answered<AssumeFencedReply> {
+        let caller = self.gate.operator(&request)?;
+        let message = request.into_inner();
+        if let Way::There(mut client) = self.way(&caller)? {
+            let request = auth::on_behalf(message, &caller.actor())?;
+            return self.in_time(RELAY_TIMEOUT, client.assume_fenced(request)).await;
+        }
+        let request = self.assume_fenced_request(&caller, &message)?;
+        let applied = if message.dry_run {
+            let leadership = self.confirmed().await?;
+            let proposal = self.node.proposer.proposal(Body::Request(request));
+            let answer = self.node.shared.lock().state.dry_run(leadership, &proposal);
+            answer.map_err(|rejection| view::rejected(&rejection))?
+        } else {
+            self.propose(request).await?
+        };
+        let operation = applied.operation.ok_or_else(|| Status::internal("no operation was waiting"))?;
+        Ok(Response::new(AssumeFencedReply { operation: operation.0, epoch: applied.epoch.0 }))
     }
 
     async fn get_history(&self, request: Request<HistoryRequest>) -> Answered<HistoryReply> {

@@ -1,5 +1,6 @@
 //! One file a command. Each asks, prints and returns; what is common to the mutating ones is here.
 
+mod assume_fenced;
 mod automation;
 mod failover;
 mod follow;
@@ -31,6 +32,7 @@ pub(crate) async fn run(cli: Cli) -> Result<(), Failure> {
         Command::Failover(args) => failover::run(&connect(&cli.global)?, &output, args).await,
         Command::Pause(args) => automation::pause(&connect(&cli.global)?, &output, args).await,
         Command::Resume(args) => automation::resume(&connect(&cli.global)?, &output, args).await,
+        Command::AssumeFenced(args) => assume_fenced::run(&connect(&cli.global)?, &output, args).await,
         Command::History(args) => history::run(&connect(&cli.global)?, &output, args).await,
         Command::Pki(command) => pki::run(&output, command),
         Command::Completions { shell } => completions(&output, shell),

@@ -228,6 +228,22 @@ async fn pause_and_resume_carry_reason_epoch_and_request() {
 }
 
 #[tokio::test]
+async fn assuming_a_fence_takes_the_risk_by_name() {
+    let fake = Fake::start(world()).await;
+    let call = ["assume-fenced", "gravl", "--member", "eu-north-1", "--reason", "power is cut"];
+    let epoch = ["--expected-epoch", "4"];
+    fake.ctl(&[&call[..], &epoch[..]].concat()).await.expect(2).says("--i-accept-two-writers");
+    let stale = ["--expected-epoch", "3", "--i-accept-two-writers"];
+    fake.ctl(&[&call[..], &stale[..]].concat()).await.expect(1).says("3").says("4");
+    let ran = fake.ctl(&[&call[..], &epoch[..], &["--i-accept-two-writers"]].concat()).await.expect(0);
+    let said = "eu-north-1 is taken for dead at epoch 4; operation 7 goes on: regentctl history gravl 7\n";
+    assert_eq!(ran.out, said);
+    let world = fake.world.lock().unwrap();
+    let [request] = world.assumed.as_slice() else { panic!("{:?}", world.assumed) };
+    assert_eq!((request.member.as_str(), request.reason.as_str()), ("eu-north-1", "power is cut"));
+}
+
+#[tokio::test]
 async fn history_lists_and_reports() {
     let mut world = world();
     let done = operation(OperationState::Done, None);

@@ -29,6 +29,7 @@ pub struct World {
     /// Answer every call with this.
     pub refuse_with: Option<Status>,
     pub failovers: Vec<v1::FailoverRequest>,
+    pub assumed: Vec<v1::AssumeFencedRequest>,
     pub automations: Vec<(&'static str, v1::AutomationRequest)>,
     pub watches: Vec<v1::WatchRequest>,
     pub callers: Vec<Identity>,
@@ -148,6 +149,18 @@ impl OperatorService for Service {
         request: Request<v1::AutomationRequest>,
     ) -> Result<Response<v1::AutomationReply>, Status> {
         self.automation("resume", request)
+    }
+
+    async fn assume_fenced(
+        &self,
+        request: Request<v1::AssumeFencedRequest>,
+    ) -> Result<Response<v1::AssumeFencedReply>, Status> {
+        self.admit(&request)?;
+        let request = request.into_inner();
+        self.check_epoch(&request.cluster, request.expected_epoch)?;
+        let reply = v1::AssumeFencedReply { operation: 7, epoch: request.expected_epoch };
+        self.world.lock().unwrap().assumed.push(request);
+        Ok(Response::new(reply))
     }
 
     async fn get_history(
