@@ -104,3 +104,28 @@ fn branches_name_every_epoch_since_the_lineage() {
     let found: Vec<_> = branches.iter().map(|b| (b.epoch.0, b.timeline.0, b.switch_lsn.0)).collect();
     assert_eq!((member.as_str(), found), ("c", vec![(1, 1, 0), (2, 1, 0x300)]));
 }
+
+/// The old primary is named again only after its own guard's answer, whatever reports in its name. Seen to fail without the
+/// look at `acknowledged`.
+#[test]
+fn the_old_primary_needs_its_own_acknowledgement() {
+    let mut world = World::healthy(&["a", "b"]);
+    failover(&mut world, None).unwrap();
+    for name in ["a", "b"] {
+        world.member("gravl", name).silent = true;
+    }
+    world.run(25);
+    let effect = world.effect("fence");
+    let Some(Body::FenceProven { key, proof, .. }) = world.answer(&effect) else { panic!("no proof") };
+    let now_ns = world.now_ns;
+    let report = world.member("gravl", "a").prepare(Epoch(1), now_ns);
+    world.propose(Body::FenceProven { key, proof, candidates: vec![report.clone()] }).unwrap();
+    assert_eq!(verdict(&world, "a"), VerdictReason::NotAcknowledged);
+    let key = world.effect("collect").key;
+    let candidates = vec![report];
+    world.propose(Body::CandidatesReported { key, acknowledged: None, candidates }).unwrap();
+    assert_eq!(step(&world), Some(Step::Choose));
+    world.member("gravl", "a").silent = false;
+    world.applied("collect");
+    assert_eq!(world.cluster("gravl").appointment.as_ref().unwrap().member, member_name("a"));
+}

@@ -183,7 +183,25 @@ fn an_operators_word_is_taken_by_its_request_only() {
     assert!(bad_proof(world.propose(body)).contains("mallory"));
 }
 
-/// A retired effect takes no second answer, whatever became of it. Seen to fail without `retire` in `fence_proven`.
+/// A proof without candidates leaves the operation waiting, and cannot be given twice. Seen to fail without `retire` in
+/// `fence_proven`.
+#[test]
+fn a_proof_is_taken_once() {
+    let mut world = World::healthy(&["a", "b"]);
+    failover(&mut world, None).unwrap();
+    let effect = world.effect("fence");
+    let Some(Body::FenceProven { key, proof, .. }) = world.answer(&effect) else { panic!("no proof") };
+    let body = Body::FenceProven { key: key.clone(), proof, candidates: Vec::new() };
+    let applied = world.propose(body.clone()).unwrap();
+    let kinds: Vec<EventKind> = applied.events.iter().map(|event| event.kind).collect();
+    assert_eq!(kinds, [EventKind::FenceProven, EventKind::Waiting]);
+    let [Effect { kind: EffectKind::Collect { .. }, .. }] = &applied.effects[..] else {
+        panic!("{:?}", applied.effects)
+    };
+    assert_eq!(world.propose(body), Err(Rejection::StaleEffect { key }));
+}
+
+/// A retired effect takes no second answer, whatever became of it.
 #[test]
 fn late_and_repeated_answers_are_stale() {
     let mut world = World::healthy(&["a", "b"]);
