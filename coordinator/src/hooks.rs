@@ -1,4 +1,4 @@
-//! Only for tests: a node that kills itself right after a committed step.
+//! Only for tests: a node that kills or stops itself right after a committed step.
 //!
 //! Compiled in, so that the tested binary is the shipped one, but inert unless the configuration has a `test_hooks`
 //! table; a node that has one says so loudly at its start.
@@ -6,10 +6,12 @@
 use regent_core::{Kind, Operation, State, Step};
 use regent_types::{ClusterName, OperationId};
 
-/// `kind:step`.
+use crate::config::TestHooks;
+
+/// What to do after which `kind:step`.
 #[derive(Debug, Clone)]
 pub struct StepHook {
-    wanted: String,
+    wanted: TestHooks,
 }
 
 /// Where every cluster's operation was.
@@ -17,10 +19,10 @@ pub type Steps = Vec<(ClusterName, OperationId, Step)>;
 
 impl StepHook {
     /// From the configuration.
-    pub fn new(wanted: String) -> Self {
+    pub fn new(wanted: TestHooks) -> Self {
         tracing::error!(
-            hook = wanted,
-            "TEST HOOK IS ON: this node will kill itself as leader after the step; never use it in production"
+            hook = ?wanted,
+            "TEST HOOK IS ON: this node will kill or stop itself as leader after the step; never use it in production"
         );
         Self { wanted }
     }
@@ -33,7 +35,7 @@ impl StepHook {
         running.collect()
     }
 
-    /// Dies when the wanted step was entered while this node leads.
+    /// Dies, or stops, when the wanted step was entered while this node leads.
     pub fn after(&self, before: Steps, state: &State, leads: bool) {
         if !leads {
             return;
@@ -46,12 +48,32 @@ impl StepHook {
                     // Not there before: new, unless it ended long ago.
                     None => operation.result.is_none(),
                 };
-                if entered && name_of(operation) == self.wanted {
-                    die(&self.wanted);
+                if entered {
+                    self.act(&name_of(operation));
                 }
             }
         }
     }
+}
+
+impl StepHook {
+    fn act(&self, step: &str) {
+        if wanted(self.wanted.exit_after_step.as_deref(), step) {
+            die(step);
+        }
+        if wanted(self.wanted.stop_after_step.as_deref(), step) {
+            eprintln!("test hook: stopping this process after {step}");
+            // SAFETY: a signal to this very process.
+            unsafe { libc::kill(libc::getpid(), libc::SIGSTOP) };
+        }
+    }
+}
+
+fn wanted(wanted: Option<&str>, step: &str) -> bool {
+    wanted.is_some_and(|wanted| match wanted.strip_suffix('*') {
+        Some(kind) => step.starts_with(kind),
+        None => step == wanted,
+    })
 }
 
 fn name_of(operation: &Operation) -> String {

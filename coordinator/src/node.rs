@@ -151,8 +151,7 @@ impl Running {
             None => None,
         };
 
-        let hook =
-            config.test_hooks.as_ref().and_then(|hooks| hooks.exit_after_step.clone()).map(StepHook::new);
+        let hook = config.test_hooks.clone().map(StepHook::new);
         let shared = Arc::new(Shared::new(hook));
         let members = config
             .peers

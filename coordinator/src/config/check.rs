@@ -64,17 +64,18 @@ pub(super) fn check(config: &Config) -> Result<(), ConfigError> {
         }
         cluster.check(config.raft.election_worst_ms())?;
     }
-    match config.test_hooks.as_ref().and_then(|hooks| hooks.exit_after_step.as_deref()) {
-        Some(hook)
-            if !hook.split_once(':').is_some_and(|(kind, step)| !kind.is_empty() && !step.is_empty()) =>
-        {
-            refuse(
-                "test_hooks.exit_after_step",
-                format!("{hook:?} has not the form kind:step, e.g. failover:fence"),
-            )
+    let hooks = config.test_hooks.clone().unwrap_or_default();
+    let given = [("exit_after_step", hooks.exit_after_step), ("stop_after_step", hooks.stop_after_step)];
+    for (key, step) in given {
+        let well_formed = |step: &str| {
+            step.split_once(':').is_some_and(|(kind, step)| !kind.is_empty() && !step.is_empty())
+        };
+        if let Some(step) = step.filter(|step| !well_formed(step)) {
+            let text = format!("{step:?} has not the form kind:step, e.g. failover:fence");
+            return refuse(format!("test_hooks.{key}"), text);
         }
-        _ => Ok(()),
     }
+    Ok(())
 }
 
 fn check_addresses(config: &Config) -> Result<(), ConfigError> {

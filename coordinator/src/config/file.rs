@@ -107,6 +107,7 @@ impl Default for PlacementTable {
 #[serde(deny_unknown_fields)]
 struct TestHooksTable {
     exit_after_step: Option<String>,
+    stop_after_step: Option<String>,
 }
 
 impl File {
@@ -159,7 +160,10 @@ impl File {
                 interval: self.placement.interval,
             },
             clusters,
-            test_hooks: self.test_hooks.map(|hooks| TestHooks { exit_after_step: hooks.exit_after_step }),
+            test_hooks: self.test_hooks.map(|hooks| TestHooks {
+                exit_after_step: hooks.exit_after_step,
+                stop_after_step: hooks.stop_after_step,
+            }),
         };
         super::check::check_votes(&config, self.allow_single_region_majority)?;
         Ok(config)

@@ -119,12 +119,14 @@ pub struct Placement {
     pub interval: Duration,
 }
 
-/// Only for tests: how this node is to die.
+/// Only for tests: how this node is to die or to pause.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct TestHooks {
     /// `kind:step`, e.g. `failover:fence`: the process kills itself when the commit that enters this step was applied
     /// while it leads.
     pub exit_after_step: Option<String>,
+    /// Likewise, but it stops itself (SIGSTOP), with `failover:*` after each step: a test does something between two steps and continues it.
+    pub stop_after_step: Option<String>,
 }
 
 /// A checked configuration.

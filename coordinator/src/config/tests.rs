@@ -165,6 +165,8 @@ fn dns_and_members_are_checked() {
     refused(&with("port = 5432", "port = 0"), &["cluster.gravl.member.eu-north-1.port", "0 is not a port"]);
     let hook = format!("{}\n[test_hooks]\nexit_after_step = \"fence\"\n", example());
     refused(&hook, &["test_hooks.exit_after_step", "fence", "failover:fence"]);
+    let hook = hook.replace("exit_after_step", "stop_after_step");
+    refused(&hook, &["test_hooks.stop_after_step", "fence", "failover:fence"]);
 }
 
 #[test]
