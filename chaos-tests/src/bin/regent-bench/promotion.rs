@@ -103,11 +103,40 @@ pub async fn run(runs: usize, postgres: u32) -> Result<()> {
     output::write(&format!("promotion-{postgres}"), result)
 }
 
+/// A checkpoint on the primary and a restart point on the target: both kinds of promotion begin with nothing to flush,
+/// and a standby whose control file still names the timeline before is not taken for one of another history.
+async fn settle(deployment: &Deployment, target: &str) -> Result<()> {
+    for member in MEMBERS.iter().filter(|member| **member != target).chain([&target]) {
+        let session = deployment.pg(member).await?;
+        session
+            .client()
+            .batch_execute("CHECKPOINT")
+            .await
+            .with_context(|| format!("CHECKPOINT on {member}"))?;
+    }
+    let control = "SELECT timeline_id, (SELECT max(received_tli) FROM pg_stat_wal_receiver) FROM pg_control_checkpoint()";
+    let session = deployment.pg(target).await?;
+    wait_until("the target's control file names the received timeline", SOON, async || {
+        // A restart point needs the primary's checkpoint record, which may still be on its way.
+        let asked = session.client().batch_execute("CHECKPOINT").await;
+        let Ok(row) = session.client().query_one(control, &[]).await else { return false };
+        asked.is_ok() && row.get::<_, Option<i32>>(0) == row.get::<_, Option<i32>>(1)
+    })
+    .await
+}
+
 async fn regent(deployment: &Deployment, target: &str) -> Result<(f64, f64)> {
+    settle(deployment, target).await?;
     let offset = WallOffset::sample();
     let trying = Trying::start(&deployment.superuser_login(), deployment.direct(target)?).await?;
     deployment.ctl(&["failover", CLUSTER, "--to", target, "--reason", "benchmark", "--yes"]).await?;
-    let first_ns = trying.first_ns(SOON).await?;
+    let first_ns = match trying.first_ns(SOON).await {
+        Ok(first_ns) => first_ns,
+        Err(error) => {
+            let report = deployment.last_operation("failover").await?;
+            return Err(error.context(format!("the candidates were: {:#}", report["candidates"])));
+        }
+    };
     deployment
         .wait_status("the failover is done", SOON, |status| {
             status.primary() == Some(target) && status.operation().is_none_or(|(kind, _)| kind != "failover")
