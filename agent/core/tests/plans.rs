@@ -257,9 +257,10 @@ fn a_primary_is_reappointed_in_place_on_its_own_timeline() {
     assert_eq!(step(next(promote(), &f)), Step::StartPrimary(Epoch(2)));
     f.guard.run = PostgresState::Primary;
     f.agent.lineage = Epoch(2);
+    // The timeline's own beginning, not its present position: see `promote::evidence`.
     f.server = Some(Server { switch_lsn: Some(Lsn(7)), ..server(false) });
     let Next::Done(Evidence::Promoted(evidence)) = next(promote(), &f) else { panic!() };
-    assert_eq!((evidence.timeline, evidence.switch_lsn), (Timeline(1), Lsn(500)));
+    assert_eq!((evidence.timeline, evidence.switch_lsn), (Timeline(1), Lsn(7)));
 }
 
 #[test]

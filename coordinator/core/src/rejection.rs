@@ -87,6 +87,12 @@ pub enum Rejection {
         /// The current epoch.
         epoch: Epoch,
     },
+    /// A new cluster starts from empty directories.
+    #[error("the data directory of {member} is not empty: a new cluster starts from empty data directories")]
+    NotEmpty {
+        /// The initial primary.
+        member: MemberName,
+    },
     /// The effect was retired before, or never existed.
     #[error("effect {}.{} of {} (epoch {}) is not waiting for an outcome", key.operation, key.step, key.cluster, key.epoch)]
     StaleEffect {

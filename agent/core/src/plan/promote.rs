@@ -3,9 +3,7 @@
 //! Invariant: `StartPrimary` and `PromoteServer` are returned only when the guard says that it holds a live lease for
 //! exactly this epoch. The guard enforces the same by itself; this keeps a mistaken plan from becoming a killed server.
 
-use regent_types::{
-    DataForm, Epoch, Evidence, Grant, InstanceId, Lsn, PostgresState, PromotedEvidence, Timeline,
-};
+use regent_types::{DataForm, Epoch, Evidence, Grant, InstanceId, Lsn, PostgresState, PromotedEvidence};
 
 use super::{Limits, Next, Step, Wait, elapsed_ms, wait_or};
 use crate::{Facts, Server, Work};
@@ -139,9 +137,7 @@ fn verify(ask: &Ask, work: &Work, facts: &Facts, limits: &Limits) -> Next {
         let why = "the new primary does not accept connections yet";
         return wait_or(facts, Wait::Accepting, limits.server_ms, why, Next::Unknown);
     };
-    let promoting = facts.agent.promoting.as_ref().filter(|p| p.epoch == ask.epoch);
-    let evidence = evidence(ask, work, facts, server, promoting.map(|p| p.from_timeline));
-    let Some(evidence) = evidence else {
+    let Some(evidence) = evidence(ask, work, facts, server) else {
         let why = "system identifier, timeline or position of the new primary are not known";
         return wait_or(facts, Wait::Accepting, limits.server_ms, why, Next::Unknown);
     };
@@ -155,17 +151,11 @@ fn verify(ask: &Ask, work: &Work, facts: &Facts, limits: &Limits) -> Next {
     Next::Done(Evidence::Promoted(evidence))
 }
 
-fn evidence(
-    ask: &Ask,
-    work: &Work,
-    facts: &Facts,
-    server: &Server,
-    from_timeline: Option<Timeline>,
-) -> Option<PromotedEvidence> {
+fn evidence(ask: &Ask, work: &Work, facts: &Facts, server: &Server) -> Option<PromotedEvidence> {
     let timeline = server.timeline?;
-    // Re-appointed in place: the same timeline goes on, its present position is where the epochs meet.
-    let in_place = from_timeline == Some(timeline);
-    let switch_lsn = if in_place { server.lsn? } else { server.switch_lsn.or(server.lsn)? };
+    // Where this timeline left the one before, also when the member is re-appointed in place: its promotion may have been
+    // the one whose answer was lost, and a later position would hide the old primary's divergence from its salvage.
+    let switch_lsn = server.switch_lsn.or(server.lsn)?;
     Some(PromotedEvidence {
         epoch: ask.epoch,
         system_id: facts.data.system_id?,

@@ -56,6 +56,9 @@ fn bootstrap(cluster: &mut Cluster, change: &mut Change, declare: &Declare) -> R
     if cluster.config.initial_primary != declare.member {
         return Err(Rejection::NotPrimary { member: declare.member.clone(), epoch: cluster.epoch });
     }
+    if !declare.evidence.empty {
+        return Err(Rejection::NotEmpty { member: declare.member.clone() });
+    }
     let (instance, boot) = declare.evidence.instance.clone().ok_or(Rejection::NoPrimary)?;
     let start = Start {
         kind: Kind::Bootstrap,

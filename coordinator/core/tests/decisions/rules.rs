@@ -387,3 +387,16 @@ fn configurations_are_checked_and_never_replaced() {
     };
     assert!(matches!(world.propose(Body::Declare(stranger)), Err(Rejection::UnknownCluster { .. })));
 }
+
+/// Seen to fail with the check of `empty` taken out of `declare::bootstrap`: the promotion of a directory of unknown
+/// lineage is refused by its agent, and the operation would be tried again for ever.
+#[test]
+fn a_directory_with_data_is_not_bootstrapped_over() {
+    let mut world = World::new(vec![config("gravl", &["a", "b"])]);
+    let mut wish = declare(&world, "a", Trigger::Bootstrap);
+    wish.evidence.instance = Some((InstanceId(1), BootId("boot".into())));
+    let refused = Rejection::NotEmpty { member: member_name("a") };
+    assert_eq!(world.propose(Body::Declare(wish.clone())), Err(refused));
+    wish.evidence.empty = true;
+    assert!(world.propose(Body::Declare(wish)).is_ok());
+}

@@ -118,7 +118,7 @@ fn config(members: usize, lease: LeaseTerms) -> ClusterConfig {
 }
 
 fn bootstrap_evidence() -> DeclareEvidence {
-    DeclareEvidence { instance: Some((instance(0, 0), boot(0))), ..DeclareEvidence::default() }
+    DeclareEvidence { instance: Some((instance(0, 0), boot(0))), empty: true, ..DeclareEvidence::default() }
 }
 
 fn only_effect(state: &State) -> EffectKey {
