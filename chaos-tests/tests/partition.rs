@@ -41,12 +41,12 @@ async fn cut_and_heal(options: DeploymentOptions) -> Result<()> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_lost_region_fails_over_and_comes_back_on_postgres_15() -> Result<()> {
-    cut_and_heal(DeploymentOptions::new("partition-15")).await
+    cut_and_heal(DeploymentOptions::new("partition-15").postgres(15)).await
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_lost_region_fails_over_and_comes_back_on_postgres_18() -> Result<()> {
-    cut_and_heal(DeploymentOptions::new("partition-18").postgres(18)).await
+    cut_and_heal(DeploymentOptions::new("partition-18")).await
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -20,6 +20,8 @@ use crate::{
 const FAILURES_MAX: u32 = 5;
 const GUARD_SILENT_MAX_MS: u64 = 20_000;
 const POLL: Duration = Duration::from_millis(50);
+/// Before a standby that has ended right after its start is started again; doubled each time, five times at most.
+const START_PAUSE: Duration = Duration::from_millis(200);
 
 /// Carries out `work`.
 pub async fn run(app: &App, work: &Work) -> Outcome {
@@ -28,6 +30,7 @@ pub async fn run(app: &App, work: &Work) -> Outcome {
     let mut prober = Prober::default();
     let mut failures = 0u32;
     let mut silent_since = None;
+    let mut starts = 0u32;
     loop {
         let gathered = match work.directive {
             Directive::Fence { .. } => gather_for_fence(app, &worked).await,
@@ -61,6 +64,13 @@ pub async fn run(app: &App, work: &Work) -> Outcome {
             }
             sleep(POLL).await;
             continue;
+        }
+        if step == Step::StartStandby {
+            // The planner starts whatever it finds stopped: a server that cannot live must not be started in a spin.
+            if starts > 0 {
+                sleep(START_PAUSE * 2u32.pow(starts.min(5))).await;
+            }
+            starts += 1;
         }
         tracing::debug!(?step, "step");
         match steps::perform(app, &step, &mut worked).await {

@@ -12,7 +12,9 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use regent_chaos::real::clock::{WallOffset, monotonic_ns, wait_until};
-use regent_chaos::real::deployment::{CLUSTER, Deployment, DeploymentOptions, EAST, NORTH, REJOIN_AT_MOST};
+use regent_chaos::real::deployment::{
+    CLUSTER, Deployment, DeploymentOptions, EAST, MEMBERS, NORTH, REJOIN_AT_MOST,
+};
 use regent_chaos::real::process::{Process, ProcessSpec};
 use regent_chaos::real::user::RunAs;
 use regent_chaos::real::workload::Session;

@@ -9,7 +9,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use super::config::APP;
-use super::layout::{EAST, MEMBERS, NAME, NORTH, REGIONS, Service, WITNESS, host};
+use super::layout::{DNS_CHECKS, EAST, MEMBERS, NAME, NORTH, REGIONS, Service, WITNESS, checked_dns, host};
 use super::life::Deployment;
 use crate::real::clock::wait_until;
 use crate::real::resolver::StubResolver;
@@ -26,6 +26,11 @@ impl Deployment {
 
     /// A link's end for each service and each pair of regions.
     pub(super) fn open_links(&self) -> Result<()> {
+        for region in REGIONS {
+            let local = checked_dns(self.world.addresses(), self.ports, region)?;
+            let target = self.address(region, region, Service::Dns)?;
+            self.net().listen_udp(DNS_CHECKS, region, local, target)?;
+        }
         for from in REGIONS {
             for to in REGIONS.iter().copied().filter(|to| *to != from) {
                 let mut services = vec![Service::Coordinator, Service::Dns];

@@ -15,8 +15,9 @@ impl Deployment {
                 .strip_prefix("coordinator-")
                 .is_some_and(|region| self.lock_hooks().contains_key(region));
             // A guard's timer may have killed it: that is the protocol, and scenarios judge it.
-            let may_end = hooked || name.starts_with("guard-");
-            if !may_end && let Some(status) = process.exit_status() {
+            if let Some(status) = process.exit_status()
+                && !(name.starts_with("guard-") || hooked && status.code().is_none())
+            {
                 anyhow::bail!("{name} has ended by itself ({status}): {}", process.log_tail());
             }
         }

@@ -8,7 +8,7 @@ use std::path::Path;
 use anyhow::{Context, Result};
 
 use super::layout::{
-    CLUSTER, EAST, MEMBERS, NAME, NORTH, REGIONS, Service, ZONE, client_address, host, index,
+    CLUSTER, EAST, MEMBERS, NAME, NORTH, REGIONS, Service, ZONE, checked_dns, client_address, host, index,
 };
 use super::life::Deployment;
 use super::timing::text;
@@ -86,7 +86,10 @@ impl Deployment {
              verify = {:?}\n\n[raft]\nheartbeat_interval = {}\nelection_timeout_min = {}\nelection_timeout_max = {}\n\
              round_trip_max = {}\n\n[placement]\navoid_primary_region = {}\ninterval = \"5s\"\n",
             self.address(region, region, Service::Dns)?,
-            self.coordinators(region, Service::Dns)?,
+            REGIONS
+                .iter()
+                .map(|other| Ok(checked_dns(self.world.addresses(), self.ports, other)?.to_string()))
+                .collect::<Result<Vec<_>>>()?,
             text(timing.raft_heartbeat),
             text(timing.election_min),
             text(timing.election_max),
@@ -94,7 +97,11 @@ impl Deployment {
             self.options.avoid_primary_region
         )?;
         if let Some(hook) = hook {
-            write!(out, "\n[test_hooks]\nexit_after_step = {hook:?}\n")?;
+            let (key, step) = match hook.strip_prefix("stop ") {
+                Some(step) => ("stop_after_step", step),
+                None => ("exit_after_step", hook),
+            };
+            write!(out, "\n[test_hooks]\n{key} = {step:?}\n")?;
         }
         out.push_str(&self.cluster_toml()?);
         Ok(out)
@@ -163,7 +170,7 @@ impl Deployment {
             "cluster = {CLUSTER:?}\nmember = {member:?}\nregion = {member:?}\ncoordinators = {urls:?}\n\
              guard_socket = {:?}\ndata_dir = {:?}\nstate_dir = {:?}\nsalvage_dir = {:?}\npg_bin = {:?}\n\
              superuser = {superuser:?}\nlisten_host = \"{}\"\nport = {}\nreplication_password_file = {:?}\n\
-             http_listen = \"{}\"\nheartbeat_interval = {}\nprobe_interval = {}\nprobe_timeout = \"1s\"\n\
+             http_listen = \"{}\"\nheartbeat_interval = {}\nprobe_interval = {}\nprobe_timeout = \"2s\"\n\
              disk_interval = \"500ms\"\ndns_servers = {:?}\nmax_slot_wal_keep_size = \"1GB\"\n\
              hba_extra = [\"host {APP} {APP} 127.0.0.0/8 trust\", \"host all {superuser} 127.0.0.0/8 trust\"]\n",
             self.files.guard_state(member).join("guard.sock"),

@@ -11,6 +11,7 @@ use tokio::time::Instant;
 use super::layout::{CLUSTER, MEMBERS, WITNESS};
 use super::life::Deployment;
 use super::status::Status;
+use crate::real::clock::wait_until;
 use crate::real::sweep::ROOT_VARIABLE;
 
 /// What a command said.
@@ -128,6 +129,36 @@ impl Deployment {
     pub async fn leader(&self) -> Result<String> {
         let status = self.status().await?;
         status.leader_region().map(str::to_owned).context("no coordinator leads")
+    }
+
+    /// Makes the coordinator of `region` the leader, by killing whoever else leads. Only with `leader_anywhere`.
+    pub async fn lead_from(&self, region: &str) -> Result<()> {
+        for _ in 0..15 {
+            let leader = self.wait_leader().await?;
+            if leader == region {
+                return Ok(());
+            }
+            let name = format!("coordinator-{leader}");
+            self.kill(&name);
+            let others = wait_until("another leader", AT_MOST, async || {
+                self.leader().await.is_ok_and(|now| now != leader)
+            });
+            let elected = others.await;
+            self.restart(&name)?;
+            elected?;
+        }
+        bail!("{region} was not elected in 15 elections")
+    }
+
+    /// The leader's region, as soon as there is one.
+    pub async fn wait_leader(&self) -> Result<String> {
+        let mut found = None;
+        wait_until("a leader", AT_MOST, async || {
+            found = self.leader().await.ok();
+            found.is_some()
+        })
+        .await?;
+        found.context("no leader")
     }
 
     /// Summaries of the cluster's operations, newest first.

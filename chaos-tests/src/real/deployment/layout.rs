@@ -25,6 +25,8 @@ pub const WITNESS: &str = "eu-west-1";
 pub const EAST: &str = "us-east-1";
 /// All of them; a coordinator's id is its index and one.
 pub const REGIONS: [&str; 3] = [NORTH, WITNESS, EAST];
+/// Not a region: from where coordinators look whether the zone shows a change. Cut it off, and nobody can tell.
+pub const DNS_CHECKS: &str = "dns-checks";
 /// Members are named like their regions.
 pub const MEMBERS: [&str; 2] = [NORTH, EAST];
 
@@ -101,6 +103,11 @@ pub(super) fn host(block: &LoopbackBlock, from: &str, region: &str, service: Ser
         Service::Postgres | Service::AgentHttp => 11 + there,
     };
     Ok(block.ip(number))
+}
+
+/// Where the coordinators' own checks reach the DNS of `region`, over the link from [`DNS_CHECKS`].
+pub(super) fn checked_dns(block: &LoopbackBlock, ports: Ports, region: &str) -> Result<SocketAddr> {
+    Ok((block.ip(150 + index(region)?), ports.of(Service::Dns)).into())
 }
 
 /// The address that clients in the witness region use for a member, and DNS shows. One of its own even where no link

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 
-use super::layout::{CLUSTER, Files, MEMBERS, Ports, REGIONS};
+use super::layout::{CLUSTER, DNS_CHECKS, Files, MEMBERS, Ports, REGIONS};
 use super::options::DeploymentOptions;
 use super::timing::Timing;
 use crate::real::dirs::staged_binaries;
@@ -61,7 +61,8 @@ impl Deployment {
         let user = RunAs::unprivileged()?;
         let bin = staged_binaries(&BINARIES, &user)?;
         let postgres = PgInstall::locate(options.postgres_major, &user)?;
-        let world = World::new(&options.name, &REGIONS)?;
+        let places: Vec<&str> = REGIONS.into_iter().chain([DNS_CHECKS]).collect();
+        let world = World::new(&options.name, &places)?;
         for (at, a) in REGIONS.iter().enumerate() {
             for b in &REGIONS[at + 1..] {
                 world.net().set_delay(a, b, options.link_delay)?;
@@ -73,7 +74,7 @@ impl Deployment {
             shims: BTreeMap::new(),
             hooks: Mutex::new(options.hooks.clone()),
             finished: AtomicBool::new(false),
-            timing: Timing::scaled(options.partition_timeout, options.link_delay),
+            timing: Timing::scaled(options.partition_timeout),
             ports: Ports::pick(world.addresses())?,
             superuser: name_of(world.user())?,
             postgres,
@@ -108,7 +109,8 @@ impl Deployment {
             }
             if self.options.failing_disks.contains(member) {
                 let control = files.root().join("etc").join(format!("disk-{member}"));
-                self.shims.insert(member.to_owned(), Shim::new(&files.disk(member), &control, &user)?);
+                let disk = if self.options.one_disk { files.member(member) } else { files.disk(member) };
+                self.shims.insert(member.to_owned(), Shim::new(&disk, &control, &user)?);
             }
         }
         Ok(())
@@ -129,7 +131,7 @@ impl Deployment {
         self.run_ctl_offline(&args, &["--dir"], &self.files.pki())
     }
 
-    fn run_ctl_offline(&self, args: &[&str], flag: &[&str], dir: &std::path::Path) -> Result<()> {
+    pub(super) fn run_ctl_offline(&self, args: &[&str], flag: &[&str], dir: &std::path::Path) -> Result<()> {
         let mut command = Command::new(self.bin.join("regentctl"));
         command.args(args).args(flag).arg(dir).current_dir(self.files.root());
         self.world.user().apply(&mut command);

@@ -33,13 +33,15 @@
 //! again. Addresses: every region has IP addresses of its own, and one for each region *as seen from* each other, so
 //! that a service has the same port wherever it is looked at ([`Deployment::address`]). Clients and operators live in
 //! [`WITNESS`]. To lose a whole host, cut its links first, then kill ([`Deployment::lose_host`]).
-//! Time-outs are scaled from the partition timeout (default 12 s, lease 8 s): [`Timing`].
+//! Time-outs are scaled from the partition timeout (default 15 s, lease 8.5 s; the demo's 12 s and 8 s): [`Timing`].
 
 mod access;
 mod artefacts;
 mod config;
 mod ctl;
+mod events;
 mod host;
+mod impostors;
 mod judge;
 mod layout;
 mod life;
@@ -49,9 +51,10 @@ mod status;
 mod timing;
 mod workload;
 
+pub use events::Stops;
 pub use host::{PostgresRun, SpoiltState};
 pub use judge::REJOIN_AT_MOST;
-pub use layout::{CLUSTER, EAST, MEMBERS, NAME, NORTH, REGIONS, Service, WITNESS};
+pub use layout::{CLUSTER, DNS_CHECKS, EAST, MEMBERS, NAME, NORTH, REGIONS, Service, WITNESS};
 pub use life::Deployment;
 pub use options::DeploymentOptions;
 pub use status::Status;

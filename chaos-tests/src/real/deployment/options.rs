@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-/// Choices; everything not set is as in the demo.
+/// Choices.
 #[derive(Clone, Debug)]
 pub struct DeploymentOptions {
     /// The scenario's name: letters, digits and dashes, 24 at most.
@@ -16,10 +16,13 @@ pub struct DeploymentOptions {
     pub link_delay: Duration,
     /// Whether the leader moves away from the primary's region.
     pub avoid_primary_region: bool,
-    /// Region -> `kind:step` after whose commit its coordinator kills itself while it leads.
+    /// Region -> `kind:step` after whose commit its coordinator kills itself while it leads; with `stop ` before it, it
+    /// only stops itself.
     pub hooks: BTreeMap<String, String>,
-    /// Members whose guard and agent run on a disk that can be made to fail ([`super::Deployment::disk`]).
+    /// Members whose guard and agent run on a disk that can be made to fail ([`super::Deployment::set_disk`]).
     pub failing_disks: BTreeSet<String>,
+    /// That disk also holds the states of guard and agent, as on a host with one disk only.
+    pub one_disk: bool,
     /// Keys of the cluster's policy, in place of the scaled values, as TOML.
     pub policy: BTreeMap<String, String>,
     /// More lines for every `agent.toml`, as TOML (top level).
@@ -29,19 +32,20 @@ pub struct DeploymentOptions {
 }
 
 impl DeploymentOptions {
-    /// Partition timeout 12 s, PostgreSQL 15, no delay.
+    /// Partition timeout 15 s (lease 8.5 s), PostgreSQL 18, no delay.
     pub fn new(name: &str) -> Self {
         Self {
             name: name.to_owned(),
-            partition_timeout: Duration::from_secs(12),
-            postgres_major: 15,
+            partition_timeout: Duration::from_secs(15),
+            postgres_major: 18,
             link_delay: Duration::ZERO,
             avoid_primary_region: true,
             hooks: BTreeMap::new(),
             failing_disks: BTreeSet::new(),
+            one_disk: false,
             policy: BTreeMap::new(),
             agent_lines: Vec::new(),
-            log_filter: "info,openraft=warn".into(),
+            log_filter: "info,openraft=warn,hickory_server=warn".into(),
         }
     }
 
@@ -69,6 +73,13 @@ impl DeploymentOptions {
         self
     }
 
+    /// The coordinator of `region` stops itself (SIGSTOP), as leader, after the commit that enters `step`. What is
+    /// done before it is continued is done between two steps.
+    pub fn stop_hook(mut self, region: &str, step: &str) -> Self {
+        self.hooks.insert(region.to_owned(), format!("stop {step}"));
+        self
+    }
+
     /// The coordinator of `region` dies, as leader, after the commit that enters `step` (`failover:fence`).
     pub fn hook(mut self, region: &str, step: &str) -> Self {
         self.hooks.insert(region.to_owned(), step.to_owned());
@@ -79,6 +90,12 @@ impl DeploymentOptions {
     pub fn failing_disk(mut self, member: &str) -> Self {
         self.failing_disks.insert(member.to_owned());
         self
+    }
+
+    /// The member's disk can be made to fail, and it is the only one: guard and agent keep their state on it too.
+    pub fn failing_host_disk(mut self, member: &str) -> Self {
+        self.one_disk = true;
+        self.failing_disk(member)
     }
 
     /// A key of the cluster's policy, as TOML: `policy("postgres_down_timeout", "\"3s\"")`.

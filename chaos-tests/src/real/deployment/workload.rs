@@ -94,19 +94,32 @@ impl Workload {
     /// Opens a held session and a looping procedure at the member anew, in place of those that a fault has ended. Waits
     /// until both have rows acknowledged, so the member must be the primary.
     pub async fn reopen(&mut self, deployment: &Deployment, member: &'static str) -> Result<()> {
-        let (login, address) = (deployment.login(), deployment.direct(member)?);
-        let writer_id = REOPENED + 2 * self.reopened;
-        self.reopened += 1;
-        let writer = spec(&login, writer_id, Endpoint::Direct(address)).start_held().await?;
-        let procedure = LoopProcedure::start(&login, address, writer_id + 1, PAUSE).await?;
-        let (held, looping) = (writer.journal().clone(), procedure.journal().clone());
-        self.more.extend(self.held.insert(member, writer));
-        self.lost_loops.extend(self.looping.insert(member, procedure));
+        let (held, looping) = self.replace(deployment, member).await?;
         wait_until("rows acknowledged over reopened sessions", SOON, async || {
             held.acknowledged() > 2 && looping.acknowledged() > 2
         })
         .await
         .with_context(|| format!("held: {:?}, looping: {:?}", held.last_trouble(), looping.last_trouble()))
+    }
+
+    /// As [`Workload::reopen`], of every member whose sessions are gone, standbys too.
+    pub async fn reopen_lost(&mut self, deployment: &Deployment) -> Result<()> {
+        for member in MEMBERS.into_iter().filter(|member| self.sessions_lost(member)).collect::<Vec<_>>() {
+            self.replace(deployment, member).await?;
+        }
+        Ok(())
+    }
+
+    async fn replace(&mut self, deployment: &Deployment, member: &'static str) -> Result<(Journal, Journal)> {
+        let (login, address) = (deployment.login(), deployment.direct(member)?);
+        let writer_id = REOPENED + 2 * self.reopened;
+        self.reopened += 1;
+        let writer = spec(&login, writer_id, Endpoint::Direct(address)).start_held().await?;
+        let procedure = LoopProcedure::start(&login, address, writer_id + 1, PAUSE).await?;
+        let journals = (writer.journal().clone(), procedure.journal().clone());
+        self.more.extend(self.held.insert(member, writer));
+        self.lost_loops.extend(self.looping.insert(member, procedure));
+        Ok(journals)
     }
 
     /// What the writer by name was told.
