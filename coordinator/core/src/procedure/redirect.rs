@@ -88,8 +88,10 @@ pub(crate) fn promoted(
 
 /// Who is still a confirmed standby after a promotion.
 ///
-/// A primary that was re-appointed in place goes on with its own timeline: whoever was in sync still is. After a
-/// promotion everybody else has to show that it follows; being wrong here would make a diverged member promotable.
+/// After a promotion everybody else has to show that it follows; being wrong here would make a diverged member
+/// promotable. A primary that was re-appointed in place goes on with its own timeline, so whoever was in sync has not
+/// diverged; but the preparation has detached every promotable member, and one that stayed confirmed would be left
+/// without its stream for good: nobody rejoins a member that is in sync, and the next failover would lose all since.
 fn update_sync(cluster: &mut Cluster, primary: &regent_types::MemberName, established: Established) {
     let in_place = cluster.history.last().is_some_and(|record| {
         record.member == *primary && record.established.timeline == established.timeline
@@ -108,7 +110,8 @@ fn update_sync(cluster: &mut Cluster, primary: &regent_types::MemberName, establ
             continue;
         }
         let confirmed_before = matches!(cluster.sync.get(&member), Some(SyncState::Confirmed { epoch }) if Some(*epoch) == before);
-        let state = if in_place && confirmed_before && !named.contains(&member) {
+        let prepared = cluster.config.members[&member].promotable;
+        let state = if in_place && confirmed_before && !prepared && !named.contains(&member) {
             SyncState::Confirmed { epoch }
         } else {
             SyncState::Unconfirmed { why: format!("not yet seen to follow epoch {epoch}") }

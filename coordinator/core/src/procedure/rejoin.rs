@@ -106,12 +106,6 @@ pub(crate) fn rejoined(
 
 /// The old primary has been read: what its failover lost is known now.
 fn settle_loss(cluster: &mut Cluster, change: &mut Change, member: &MemberName, evidence: &RejoinedEvidence) {
-    let loss = match (&evidence.salvage, evidence.method) {
-        (Some(salvage), _) => LossReport::Final(salvage.clone()),
-        (None, RejoinMethod::Unchanged | RejoinMethod::Repointed | RejoinMethod::Rewound) => LossReport::None,
-        // Cloned over nothing readable: what was lost stays an upper bound.
-        (None, RejoinMethod::Cloned) => return,
-    };
     // What a rejoin has once replaced cannot be read again: a later "nothing diverged" says nothing of it.
     let replaced = cluster.finished.iter().filter(|operation| {
         operation.kind == Kind::Rejoin { member: member.clone() }
@@ -124,6 +118,16 @@ fn settle_loss(cluster: &mut Cluster, change: &mut Change, member: &MemberName, 
             && may_have_lost(operation, member)
     });
     let Some(operation) = open else { return };
+    // A member names its last salvage with every rejoin, because an earlier rejoin that made it may have given way to
+    // another epoch before it was heard. One of an older epoch is of an older failover.
+    let ended = operation.from.as_ref().map_or(Epoch::NONE, |from| from.epoch);
+    let salvage = evidence.salvage.as_ref().filter(|salvage| salvage.epoch >= ended);
+    let loss = match (salvage, evidence.method) {
+        (Some(salvage), _) => LossReport::Final(salvage.clone()),
+        (None, RejoinMethod::Unchanged | RejoinMethod::Repointed) => LossReport::None,
+        // Cloned over nothing readable, or rewound without a word of what diverged: it stays an upper bound.
+        (None, RejoinMethod::Cloned | RejoinMethod::Rewound) => return,
+    };
     let id = operation.id;
     let text = match &loss {
         LossReport::Final(salvage) => format!(

@@ -95,7 +95,8 @@ fn branches_name_every_epoch_since_the_lineage() {
         world.applied(name);
     }
     let mut body = declare(&world, "c", Trigger::NotInSync { why: "by hand".into() });
-    body.evidence.lineage = world.member("gravl", "c").lineage;
+    // As if it had missed the re-appointment.
+    body.evidence.lineage = Epoch(1);
     world.propose(Body::Declare(body)).unwrap();
     let rejoin = world.effect("rejoin");
     let EffectKind::Agent { member, directive: Directive::Rejoin { branches, .. } } = rejoin.kind else {

@@ -60,6 +60,79 @@ fn a_clone_leaves_the_upper_bound_for_ever() {
     upper(&loss(&world, id));
 }
 
+/// A rejoin salvages and gives way to another epoch before it was heard; the next one finds a standby that streams already.
+/// Seen to fail (a loss is called none) when the salvage of the earlier rejoin is not told again.
+#[test]
+fn a_salvage_is_told_by_the_rejoin_after_the_one_that_made_it() {
+    for (method, salvage, is_final) in [
+        (RejoinMethod::Unchanged, true, true),
+        (RejoinMethod::Rewound, true, true),
+        (RejoinMethod::Rewound, false, false),
+        (RejoinMethod::Cloned, false, false),
+    ] {
+        let mut world = World::healthy(&["a", "b"]);
+        let id = failover(&mut world, None).unwrap().operation.unwrap();
+        world.member("gravl", "a").silent = true;
+        world.run(25);
+        world.applied("fence");
+        finish(&mut world);
+        world.member("gravl", "a").silent = false;
+        world.member("gravl", "a").lsn = Lsn(0x900);
+        world.second();
+        let effect = world.effect("rejoin");
+        let Some(Body::Outcome { outcome: Outcome::Done(Evidence::Rejoined(mut evidence)), .. }) =
+            world.answer(&effect)
+        else {
+            panic!("no rejoin")
+        };
+        assert_eq!(evidence.salvage.as_ref().unwrap().epoch, regent_types::Epoch(1));
+        // Not heard: the guard of the new primary restarts first.
+        world.restart("gravl", "b", true);
+        for name in ["fence", "promote", "embedded", "validate"] {
+            world.second();
+            world.applied(name);
+        }
+        world.run(10);
+        let key = world.effect("rejoin").key;
+        evidence.method = method;
+        evidence.salvage = evidence.salvage.filter(|_| salvage);
+        world.propose(outcome(&key, Outcome::Done(Evidence::Rejoined(evidence)))).unwrap();
+        match loss(&world, id) {
+            LossReport::Final(salvage) if is_final => assert_eq!(salvage.to_lsn, Lsn(0x900)),
+            LossReport::UpperBound(_) if !is_final => {}
+            other => panic!("{method:?}: {other:?}"),
+        }
+    }
+}
+
+/// The salvage of an older failover says nothing of a later one.
+#[test]
+fn an_old_salvage_is_not_a_later_failovers_loss() {
+    let mut world = World::healthy(&["a", "b"]);
+    let id = failover(&mut world, None).unwrap().operation.unwrap();
+    world.applied("fence");
+    finish(&mut world);
+    world.second();
+    let effect = world.effect("rejoin");
+    let Some(Body::Outcome { outcome: Outcome::Done(Evidence::Rejoined(mut evidence)), key }) =
+        world.answer(&effect)
+    else {
+        panic!("no rejoin")
+    };
+    evidence.salvage = Some(regent_types::SalvageSummary {
+        folder: "salvage/epoch-0".into(),
+        epoch: regent_types::Epoch(0),
+        timeline: regent_types::Timeline(1),
+        from_lsn: Lsn(1),
+        to_lsn: Lsn(2),
+        transactions: 1,
+        span_ms: 0,
+        completeness: regent_types::SalvageCompleteness::Complete,
+    });
+    world.propose(outcome(&key, Outcome::Done(Evidence::Rejoined(evidence)))).unwrap();
+    assert_eq!(loss(&world, id), LossReport::None);
+}
+
 /// A second rung does not hide what the old primary accepted. Seen to fail with the target's acknowledgement taken for the
 /// old primary's.
 #[test]

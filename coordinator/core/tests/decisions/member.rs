@@ -144,6 +144,8 @@ impl Member {
 
     pub fn prepare(&mut self, fenced: Epoch, now_ns: u64) -> CandidateReport {
         self.promises_closed = self.promises_closed.max(fenced);
+        // Detached: nothing attaches it again but a rejoin.
+        self.streaming = false;
         CandidateReport {
             member: self.name.clone(),
             instance: self.instance,
@@ -194,8 +196,8 @@ impl Member {
             completeness: SalvageCompleteness::Complete,
         });
         let method = match self.form {
-            DataForm::Standby => RejoinMethod::Repointed,
-            DataForm::Primary => RejoinMethod::Rewound,
+            DataForm::Primary if salvage.is_some() => RejoinMethod::Rewound,
+            DataForm::Standby | DataForm::Primary => RejoinMethod::Repointed,
             _ => RejoinMethod::Cloned,
         };
         self.form = DataForm::Standby;
