@@ -6,9 +6,9 @@ use std::sync::{
     atomic::{AtomicBool, Ordering},
 };
 
-use regent_agent_core::DataView;
+use regent_agent_core::{DataView, Server};
 use regent_guard::wire::Status;
-use regent_types::{BootId, ClusterView, DataFacts, DiskFacts, DiskProbe, JobProgress, Report};
+use regent_types::{BootId, ClusterView, DataFacts, DiskFacts, DiskProbe, JobProgress, Report, Timeline};
 
 use crate::{
     clock::{boottime_ns, ms, ms_since},
@@ -34,6 +34,8 @@ pub struct Observed {
     pub sample_error: Option<String>,
     /// The last answer, or the agent's start.
     pub answered_ns: u64,
+    /// The timeline that the running standby was seen to stream, and when that run was started.
+    pub streamed: Option<(u64, Timeline)>,
     /// The data directory.
     pub data: Option<DataView>,
     /// Major version.
@@ -88,6 +90,7 @@ impl App {
                 sample: None,
                 sample_error: None,
                 answered_ns: boottime_ns(),
+                streamed: None,
                 data: None,
                 major: None,
                 space: None,
@@ -105,6 +108,25 @@ impl App {
     /// The latest observations.
     pub fn observed(&self) -> std::sync::MutexGuard<'_, Observed> {
         self.observed.lock().expect("no panic while held")
+    }
+
+    /// Remembers the timeline that a standby streams, and recalls it when its receiver is gone: then only `pg_control` is
+    /// left to ask, which names the timeline of the last restartpoint.
+    ///
+    /// Interleaving: a failover, and a second one before the standby's next restartpoint, minutes later. Its receiver is
+    /// stopped, it reports the timeline before the first failover, and is refused as of another history though it has
+    /// received everything. What is forgotten (a restart of the agent or of the server) errs towards that wait.
+    pub fn recall_timeline(&self, server: &mut Server) {
+        let mut seen = self.observed();
+        let run = seen.guard.as_ref().and_then(|(status, _)| status.started_at_ns);
+        let (Some(run), Some(timeline), true) = (run, server.timeline, server.in_recovery) else { return };
+        if server.streaming {
+            seen.streamed = Some((run, timeline));
+        } else if let Some((_, streamed)) = seen.streamed.filter(|(of, streamed)| *of == run && *streamed > timeline) {
+            drop(seen);
+            server.timeline = Some(streamed);
+            server.switch_lsn = crate::data::switch_lsn(&self.config.data_dir, streamed);
+        }
     }
 
     /// The cluster as last heard.

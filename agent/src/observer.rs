@@ -54,7 +54,10 @@ pub async fn watch_server(app: Arc<App>) {
     let mut prober = Prober::default();
     loop {
         tick.tick().await;
-        let result = prober.look(&app.config, app.config.probe_timeout).await;
+        let mut result = prober.look(&app.config, app.config.probe_timeout).await;
+        if let Ok(sample) = &mut result {
+            app.recall_timeline(&mut sample.server);
+        }
         let mut seen = app.observed();
         match result {
             Ok(sample) => {

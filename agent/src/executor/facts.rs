@@ -44,7 +44,12 @@ pub async fn gather(app: &App, prober: &mut Prober, worked: &Worked) -> Result<F
     let data =
         tokio::task::spawn_blocking(move || data::look(&dir, &state)).await.expect("look does not panic");
     let server = if running {
-        prober.look(&app.config, app.config.probe_timeout).await.ok().map(|sample| sample.server)
+        let looked = prober.look(&app.config, app.config.probe_timeout).await;
+        looked.ok().map(|sample| {
+            let mut server = sample.server;
+            app.recall_timeline(&mut server);
+            server
+        })
     } else {
         None
     };
