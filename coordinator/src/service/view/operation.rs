@@ -12,7 +12,11 @@ const MINUTE_MS: u64 = 60_000;
 
 /// One line of a history.
 pub fn summary(cluster: &Cluster, operation: &Operation, now_wall_ms: u64) -> v1::OperationSummary {
+    let to = appointed(cluster, operation);
     let (state, reason, warning) = match (&operation.result, &operation.waiting) {
+        (Some(OperationResult::Done { warning }), _) if rolled_back(operation, to.as_ref()) => {
+            (v1::OperationState::RolledBack, Some(why_rolled_back(operation)), warning.clone())
+        }
         (Some(OperationResult::Done { warning }), _) => (v1::OperationState::Done, None, warning.clone()),
         (Some(OperationResult::Aborted { reason }), _) => {
             (v1::OperationState::Aborted, Some(reason.clone()), None)
@@ -21,7 +25,6 @@ pub fn summary(cluster: &Cluster, operation: &Operation, now_wall_ms: u64) -> v1
         (None, None) => (v1::OperationState::Running, None, None),
     };
     let ended_ms = operation.ended_wall_ms.unwrap_or(now_wall_ms);
-    let to = appointed(cluster, operation);
     v1::OperationSummary {
         id: operation.id.0,
         kind: kind(&operation.kind) as i32,
@@ -39,6 +42,25 @@ pub fn summary(cluster: &Cluster, operation: &Operation, now_wall_ms: u64) -> v1
             .or_else(|| operation.target.as_ref().map(ToString::to_string)),
         warning,
     }
+}
+
+/// A failover that ended where it began: nobody else could be promoted. Not one after a restart of the primary's own
+/// guard, whose aim is a new epoch for the same member.
+fn rolled_back(operation: &Operation, to: Option<&(u64, String)>) -> bool {
+    let (Some(from), Some((_, to))) = (&operation.from, to) else { return false };
+    matches!(operation.kind, Kind::Failover)
+        && !matches!(operation.trigger, Trigger::InstanceChanged { .. })
+        && from.member.as_str() == to
+}
+
+fn why_rolled_back(operation: &Operation) -> String {
+    let others: Vec<String> = operation
+        .verdicts
+        .iter()
+        .filter(|verdict| !matches!(verdict.reason, VerdictReason::Chosen { .. }))
+        .map(|verdict| format!("{}: {}", verdict.member, verdict.reason))
+        .collect();
+    format!("the old primary was appointed again, nobody else could be promoted ({})", others.join("; "))
 }
 
 /// The epoch that the operation led to: of the appointments after its start, the newest that is its target's.
