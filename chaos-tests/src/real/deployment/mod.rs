@@ -40,8 +40,6 @@ mod artefacts;
 mod config;
 mod ctl;
 mod events;
-mod impostors;
-mod events;
 mod host;
 mod impostors;
 mod judge;
@@ -55,7 +53,6 @@ mod workload;
 
 pub use events::Stops;
 pub use host::{PostgresRun, SpoiltState};
-pub use events::Stops;
 pub use judge::REJOIN_AT_MOST;
 pub use layout::{CLUSTER, DNS_CHECKS, EAST, MEMBERS, NAME, NORTH, REGIONS, Service, WITNESS};
 pub use life::Deployment;
