@@ -35,7 +35,7 @@ const BARE_HOST: u8 = 200;
 struct Pair {
     /// From the fence proof to the first row.
     regent_ms: f64,
-    /// Of which until the promotion was verified and committed.
+    /// From the fence proof to the commit of the verified promotion, which is after the first row.
     regent_promote_step_ms: f64,
     /// From `pg_promote()` to the first row after it has returned.
     bare_sequence_ms: f64,
@@ -87,7 +87,10 @@ pub async fn run(runs: usize, postgres: u32) -> Result<()> {
         &["ms, median [min .. max]", &format!("{runs} pairs")],
         &[
             row("Regent, fence proof to first row", a.show(0)),
-            row("  of which step promote", spread(|p| p.regent_promote_step_ms).show(0)),
+            row(
+                "Regent, fence proof to the verified promotion",
+                spread(|p| p.regent_promote_step_ms).show(0),
+            ),
             row("bare pg_promote(), then a row", b.show(0)),
             row("bare pg_promote(), tight writer", tight.show(0)),
             row("ratio within a pair", ratios.show(2)),
