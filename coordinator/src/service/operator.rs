@@ -65,6 +65,19 @@ impl Operators {
         self.node.clock.within(limit, call).await.unwrap_or_else(|| Err(late()))
     }
 
+    /// What the leader says to somebody who looks; `None` when this node's own state must do. A follower may be an entry
+    /// behind: asked first, it would not know the operation whose number the same operator was just given.
+    async fn leaders_answer<T>(&self, call: impl Future<Output = Answered<T>>) -> Option<Answered<T>> {
+        match self.in_time(STATUS_TIMEOUT, call).await {
+            Ok(reply) => Some(Ok(reply)),
+            Err(status) if status.code() == tonic::Code::NotFound => Some(Err(status)),
+            Err(status) => {
+                tracing::debug!(%status, "answered from this node's own state");
+                None
+            }
+        }
+    }
+
     /// Proposes a request and returns what it started.
     async fn propose(&self, request: OperatorRequest) -> Result<regent_core::Applied, Status> {
         match self.node.proposer.propose(Body::Request(request)).await {
@@ -227,10 +240,8 @@ impl OperatorService for Operators {
         }
         if let Ok(Way::There(mut client)) = self.way(&caller) {
             let request = auth::on_behalf(message.clone(), &caller.actor())?;
-            match self.in_time(STATUS_TIMEOUT, client.get_status(request)).await {
-                Ok(reply) => return Ok(reply),
-                Err(status) if status.code() == tonic::Code::NotFound => return Err(status),
-                Err(status) => tracing::debug!(%status, "status from this node's own state"),
+            if let Some(answer) = self.leaders_answer(client.get_status(request)).await {
+                return answer;
             }
         }
         let mut reply = view::status(&self.node, message.cluster.as_deref());
@@ -344,9 +355,15 @@ impl OperatorService for Operators {
     }
 
     async fn get_history(&self, request: Request<HistoryRequest>) -> Answered<HistoryReply> {
-        self.gate.viewer(&request)?;
+        let caller = self.gate.viewer(&request)?;
         let message = request.into_inner();
         let name = cluster_name(&message.cluster)?;
+        if let Ok(Way::There(mut client)) = self.way(&caller) {
+            let request = auth::on_behalf(message.clone(), &caller.actor())?;
+            if let Some(answer) = self.leaders_answer(client.get_history(request)).await {
+                return answer;
+            }
+        }
         let limit = if message.limit == 0 { HISTORY_DEFAULT } else { message.limit as usize };
         let inner = self.node.shared.lock();
         let cluster = inner.state.clusters.get(&name);
@@ -358,9 +375,15 @@ impl OperatorService for Operators {
     }
 
     async fn get_operation(&self, request: Request<OperationRequest>) -> Answered<OperationReport> {
-        self.gate.viewer(&request)?;
+        let caller = self.gate.viewer(&request)?;
         let message = request.into_inner();
         let name = cluster_name(&message.cluster)?;
+        if let Ok(Way::There(mut client)) = self.way(&caller) {
+            let request = auth::on_behalf(message.clone(), &caller.actor())?;
+            if let Some(answer) = self.leaders_answer(client.get_operation(request)).await {
+                return answer;
+            }
+        }
         let inner = self.node.shared.lock();
         let cluster = inner.state.clusters.get(&name);
         let cluster = cluster.ok_or_else(|| Status::not_found(format!("there is no cluster {name}")))?;
