@@ -122,7 +122,9 @@ impl App {
         let (Some(run), Some(timeline), true) = (run, server.timeline, server.in_recovery) else { return };
         if server.streaming {
             seen.streamed = Some((run, timeline));
-        } else if let Some((_, streamed)) = seen.streamed.filter(|(of, streamed)| *of == run && *streamed > timeline) {
+        } else if let Some((_, streamed)) =
+            seen.streamed.filter(|(of, streamed)| *of == run && *streamed > timeline)
+        {
             drop(seen);
             server.timeline = Some(streamed);
             server.switch_lsn = crate::data::switch_lsn(&self.config.data_dir, streamed);

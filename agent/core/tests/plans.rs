@@ -402,6 +402,20 @@ fn an_interrupted_rewrite_is_followed_by_a_clone_and_nothing_else() {
 }
 
 #[test]
+fn a_standby_that_was_stopped_while_it_left_recovery_is_not_started_on_the_word_of_its_last_rejoin() {
+    let mut f = facts(DataForm::Primary);
+    f.agent.lineage = Epoch(2);
+    f.agent.rejoining = Some(Rejoining { method: Some(RejoinMethod::Cloned), ..Rejoining::begin(Epoch(2)) });
+    f.worked.wal_end = Some(WalEnd::At(Lsn(500)));
+    // Fit: the clone itself, before it is attached.
+    f.data.timeline = Some(Timeline(2));
+    assert_eq!(step(next(rejoin(), &f)), Step::Attach(upstream()));
+    // A timeline of its own, which a start would follow.
+    f.data.timeline = Some(Timeline(3));
+    assert!(matches!(step(next(rejoin(), &f)), Step::ChooseClone { .. }));
+}
+
+#[test]
 fn a_directory_that_may_be_somebody_elses_is_kept() {
     for form in [DataForm::Primary, DataForm::Standby] {
         let mut f = facts(form);
@@ -451,4 +465,31 @@ fn left_alone_a_standby_starts_and_a_primary_needs_its_lease() {
     f.agent.lineage = Epoch(1);
     f.guard.job_running = true;
     assert_eq!(steady(&f), Steady::Nothing);
+}
+
+/// A rejoin salvaged, and the epoch moved on before anybody heard of it. Seen to fail (the loss would be called none) with
+/// the salvage told only by the rejoin that made it.
+#[test]
+fn a_salvage_is_told_also_after_the_epoch_has_moved_on() {
+    let mut f = standby();
+    f.data.upstream = Some(("h".into(), 5));
+    f.server = Some(Server { streaming: true, timeline: Some(Timeline(2)), ..server(true) });
+    f.agent.lineage = Epoch(2);
+    f.agent.salvage = Some(salvage());
+    f.agent.rejoining = Some(Rejoining { salvaged: true, ..Rejoining::begin(Epoch(1)) });
+    let Next::Done(Evidence::Rejoined(evidence)) = next(rejoin(), &f) else { panic!() };
+    assert_eq!((evidence.method, evidence.salvage), (RejoinMethod::Unchanged, Some(salvage())));
+}
+
+/// A clone that never streamed is replaced by the next one, not kept: each kept copy takes the room of a database.
+#[test]
+fn a_clone_of_our_own_is_not_somebody_elses() {
+    let mut f = facts(DataForm::Standby);
+    f.agent.lineage = Epoch::NONE;
+    f.worked.wal_end = Some(WalEnd::At(Lsn(1)));
+    let record = |cloned| Rejoining { clone_reason: Some("x".into()), cloned, ..Rejoining::begin(Epoch(2)) };
+    for cloned in [true, false] {
+        f.agent.rejoining = Some(record(cloned));
+        assert_eq!(step(next(rejoin(), &f)), Step::Clone { upstream: upstream(), keep_old: !cloned });
+    }
 }

@@ -61,11 +61,22 @@ pub(super) fn plan(
         DataForm::Rewinding => clone_for(upstream, record, "a rewind was interrupted", facts),
         DataForm::Cloning => clone_for(upstream, record, "a clone was interrupted", facts),
         DataForm::Primary | DataForm::Standby => match record {
-            Some(Rejoining { method: Some(method), .. }) => follow(upstream, *method, facts, limits),
+            Some(Rejoining { method: Some(method), .. }) if !left_recovery(upstream, facts) => {
+                follow(upstream, *method, facts, limits)
+            }
             Some(Rejoining { clone_reason: Some(reason), .. }) => clone_for(upstream, record, reason, facts),
             _ => judge(upstream, branches, rewind_timeout_ms, facts, limits),
         },
     }
+}
+
+/// It was made fit before, and has tried to leave recovery since.
+///
+/// Interleaving: a standby that was cloned at this epoch is promoted by hand. Its guard kills it at the gate, but by then
+/// PostgreSQL has written the history file of a timeline of its own, which every later start would follow; the record of
+/// the clone would have it started like that for ever.
+fn left_recovery(upstream: &Upstream, facts: &Facts) -> bool {
+    facts.data.form == DataForm::Primary && facts.data.timeline > Some(upstream.timeline)
 }
 
 fn attached(upstream: &Upstream, facts: &Facts) -> bool {
@@ -88,11 +99,12 @@ fn streaming(upstream: &Upstream, record: Option<&Rejoining>, work: &Work, facts
         return Some(Next::Step(Step::PersistLineage(upstream.epoch)));
     }
     let method = record.and_then(|r| r.method).unwrap_or(RejoinMethod::Unchanged);
-    let salvaged = record.is_some_and(|r| r.salvaged);
     Some(Next::Done(Evidence::Rejoined(RejoinedEvidence {
         method,
         reason: record.and_then(|r| r.clone_reason.clone()),
-        salvage: facts.agent.salvage.clone().filter(|_| salvaged),
+        // Always: the rejoin that made it may have given way to another epoch before anybody heard of it, and told as
+        // nothing a loss would be reported as none. Whose loss it is, the coordinator judges by its epoch.
+        salvage: facts.agent.salvage.clone(),
         copied_bytes: record.map_or(0, |r| r.copied_bytes),
         elapsed_ms: elapsed_ms(work, facts),
     })))
@@ -105,8 +117,10 @@ fn clone_for(upstream: &Upstream, record: Option<&Rejoining>, reason: &str, fact
     if record.is_none_or(|r| r.clone_reason.is_none()) {
         return Next::Step(Step::ChooseClone { epoch: upstream.epoch, reason: reason.to_owned() });
     }
-    // Without a lineage and without a mark of our own this may be anybody's data.
-    let foreign = facts.agent.lineage == Epoch::NONE && !is_marked(facts.agent.mark);
+    // Without a lineage and without a mark of our own this may be anybody's data; unless an earlier rejoin has cloned it, and
+    // it never streamed: keeping each such copy would fill the disk.
+    let own_clone = facts.agent.rejoining.as_ref().is_some_and(|r| r.cloned);
+    let foreign = facts.agent.lineage == Epoch::NONE && !is_marked(facts.agent.mark) && !own_clone;
     let unsalvaged = facts.data.form == DataForm::Primary
         && facts.agent.salvage.as_ref().is_none_or(|s| s.epoch < facts.agent.lineage);
     let keep_old = unsalvaged || (foreign && facts.data.form != DataForm::Empty);
