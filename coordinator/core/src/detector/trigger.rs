@@ -148,6 +148,9 @@ impl Detector {
 fn local_trouble(heartbeat: &Heartbeat, age_ms: u64, stall_max_ms: u64, down_max_ms: u64) -> Option<Trigger> {
     let report = &heartbeat.report;
     match &report.disk.probe {
+        // A full disk is no broken one: PostgreSQL may live with it for the moment that it lasts, and if it does not, it is
+        // down. The mistake is a later failover, never a needless one.
+        DiskProbe::Failed { error } if error == "ENOSPC" || error == "EDQUOT" => {}
         DiskProbe::Failed { error } => return Some(Trigger::DiskFailure { probe: error.clone() }),
         DiskProbe::Stalled { for_ms } if for_ms.saturating_add(age_ms) >= stall_max_ms => {
             let stalled_ms = for_ms.saturating_add(age_ms);

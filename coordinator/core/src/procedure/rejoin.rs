@@ -112,6 +112,14 @@ fn settle_loss(cluster: &mut Cluster, change: &mut Change, member: &MemberName, 
             && operation.steps.iter().any(|record| record.step == Step::Confirm)
     });
     let replaced = replaced.map(|operation| operation.id).max();
+    // Under another epoch: what such a rejoin did before it gave way is not told by the next one.
+    let epoch = cluster.epoch;
+    let unheard = cluster.finished.iter().filter(|operation| {
+        operation.kind == Kind::Rejoin { member: member.clone() }
+            && operation.steps.iter().all(|record| record.step != Step::Confirm)
+            && operation.from.as_ref().is_some_and(|from| from.epoch != epoch)
+    });
+    let unheard = unheard.map(|operation| operation.id).max();
     let open = cluster.finished.iter_mut().rev().find(|operation| {
         matches!(operation.loss, LossReport::UpperBound(_))
             && Some(operation.id) > replaced
@@ -124,9 +132,12 @@ fn settle_loss(cluster: &mut Cluster, change: &mut Change, member: &MemberName, 
     let salvage = evidence.salvage.as_ref().filter(|salvage| salvage.epoch >= ended);
     let loss = match (salvage, evidence.method) {
         (Some(salvage), _) => LossReport::Final(salvage.clone()),
-        (None, RejoinMethod::Unchanged | RejoinMethod::Repointed) => LossReport::None,
-        // Cloned over nothing readable, or rewound without a word of what diverged: it stays an upper bound.
-        (None, RejoinMethod::Cloned | RejoinMethod::Rewound) => return,
+        (None, RejoinMethod::Unchanged | RejoinMethod::Repointed) if unheard < Some(operation.id) => {
+            LossReport::None
+        }
+        // Cloned over nothing readable, now or perhaps by a rejoin that was not heard, or rewound without a word of what
+        // diverged: it stays an upper bound.
+        (None, _) => return,
     };
     let id = operation.id;
     let text = match &loss {

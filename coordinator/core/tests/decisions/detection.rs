@@ -38,6 +38,17 @@ fn an_overtaken_heartbeat_is_no_trouble() {
     assert_eq!(world.detector.tick(world.now_ns, &world.state, 3), []);
 }
 
+/// A disk that is full for a moment costs no failover; one that fails does, at once. Seen to fail with any error counted.
+#[test]
+fn a_full_disk_is_not_a_broken_one() {
+    for (error, declared) in [("ENOSPC", false), ("EDQUOT", false), ("EIO", true), ("EROFS", true)] {
+        let mut world = World::healthy(&["a", "b"]);
+        world.member("gravl", "a").probe = DiskProbe::Failed { error: error.into() };
+        world.run(2);
+        assert_eq!(step(&world).is_some(), declared, "{error}");
+    }
+}
+
 /// A second machine with the same identity does not cost the first one its lease, as long as the first one is heard. Seen
 /// to fail without `heard_as`.
 #[test]

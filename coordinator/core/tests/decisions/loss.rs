@@ -67,6 +67,8 @@ fn a_salvage_is_told_by_the_rejoin_after_the_one_that_made_it() {
     for (method, salvage, is_final) in [
         (RejoinMethod::Unchanged, true, true),
         (RejoinMethod::Rewound, true, true),
+        (RejoinMethod::Unchanged, false, false),
+        (RejoinMethod::Repointed, false, false),
         (RejoinMethod::Rewound, false, false),
         (RejoinMethod::Cloned, false, false),
     ] {
