@@ -64,7 +64,7 @@ async fn an_agent_that_dies_at_every_step_and_returns_is_promoted_once() -> Resu
 /// The target's agent dies after `step` and stays dead: the old primary is appointed again, at a new epoch.
 async fn stays_dead(name: &str, step: &str, epochs: u64) -> Result<()> {
     let impatient =
-        options(name, step).policy("promote_timeout", "\"6s\"").policy("replay_timeout", "\"4s\"");
+        options(name, step).policy("promote_timeout", "\"15s\"").policy("replay_timeout", "\"4s\"");
     let deployment = Deployment::start(impatient).await?;
     let workload = Workload::start(&deployment).await?;
     let before = deployment.status().await?;
