@@ -107,10 +107,17 @@ pub fn beside(data_dir: &Path, suffix: &str) -> PathBuf {
 
 /// Puts `fresh` in the place of `data_dir`. The old one goes to `aside` first; an empty one is replaced directly.
 pub fn put_in_place(fresh: &Path, data_dir: &Path, aside: &Path) -> io::Result<()> {
-    let occupied = fs::read_dir(data_dir).is_ok_and(|mut entries| entries.next().is_some());
-    if occupied {
-        fs::rename(data_dir, aside)?;
-    }
+    set_aside(data_dir, aside)?;
     fs::rename(fresh, data_dir)?;
+    crate::durable::sync_parent(data_dir)
+}
+
+/// Moves `data_dir` to `aside`, durably, unless there is nothing in it.
+pub fn set_aside(data_dir: &Path, aside: &Path) -> io::Result<()> {
+    let occupied = fs::read_dir(data_dir).is_ok_and(|mut entries| entries.next().is_some());
+    if !occupied {
+        return Ok(());
+    }
+    fs::rename(data_dir, aside)?;
     crate::durable::sync_parent(data_dir)
 }

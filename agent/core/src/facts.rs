@@ -107,12 +107,15 @@ pub struct Rejoining {
     pub copied_bytes: u64,
     /// [`AgentView::salvage`] was made for this rejoin.
     pub salvaged: bool,
+    /// The directory is a clone of our own, of this rejoin or an earlier one; stays true until the lineage is known again.
+    #[serde(default)]
+    pub cloned: bool,
 }
 
 impl Rejoining {
     /// Nothing decided yet.
     pub fn begin(epoch: Epoch) -> Self {
-        Self { epoch, method: None, clone_reason: None, copied_bytes: 0, salvaged: false }
+        Self { epoch, method: None, clone_reason: None, copied_bytes: 0, salvaged: false, cloned: false }
     }
 }
 
@@ -154,6 +157,8 @@ pub struct Worked {
     pub detached: bool,
     /// The grant was handed over.
     pub granted: bool,
+    /// A fast stop did not end in time: the next one is harder.
+    pub stop_failed: bool,
     /// Roles and slots are in place.
     pub configured: bool,
     /// When each kind of waiting began, CLOCK_BOOTTIME ns.

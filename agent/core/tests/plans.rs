@@ -467,8 +467,8 @@ fn left_alone_a_standby_starts_and_a_primary_needs_its_lease() {
     assert_eq!(steady(&f), Steady::Nothing);
 }
 
-/// A rejoin salvaged, and the epoch moved on before anybody heard of it. Seen to fail (the loss would be called none) with
-/// the salvage told only by the rejoin that made it.
+/// A rejoin salvaged, and the epoch moved on before anybody heard of it: told as nothing, the loss would be called
+/// none.
 #[test]
 fn a_salvage_is_told_also_after_the_epoch_has_moved_on() {
     let mut f = standby();

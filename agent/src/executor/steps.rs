@@ -96,8 +96,12 @@ pub async fn perform(app: &App, step: &Step, worked: &mut Worked) -> Result<(), 
             app.guard.ask(&Request::StartPrimary { epoch: epoch.0 }, START).await?;
         }
         Step::StopServer => {
-            let stop = Request::Stop { mode: StopMode::Fast, timeout_ms: STOP_MS };
+            // A standby loses nothing by being stopped harder, and a fast stop that hangs has no next rung of its own.
+            let mode = if worked.stop_failed { StopMode::Immediate } else { StopMode::Fast };
+            worked.stop_failed = true;
+            let stop = Request::Stop { mode, timeout_ms: STOP_MS };
             app.guard.ask(&stop, Duration::from_millis(STOP_MS + 5_000)).await?;
+            worked.stop_failed = false;
         }
         Step::KillJob => crate::jobs::kill(app).await?,
         Step::Initialize(epoch) => bootstrap::initialize(app, *epoch).await?,
@@ -173,7 +177,10 @@ impl Drop for Fencing<'_> {
 /// The record of the rejoin at `epoch`, begun when there is none.
 pub fn rejoining(state: &mut regent_agent_core::AgentView, epoch: regent_types::Epoch) -> &mut Rejoining {
     if state.rejoining.as_ref().is_none_or(|r| r.epoch != epoch) {
-        state.rejoining = Some(Rejoining::begin(epoch));
+        // Without a lineage since: nothing but that clone can be there.
+        let cloned =
+            state.rejoining.as_ref().is_some_and(|r| r.cloned) && state.lineage == regent_types::Epoch::NONE;
+        state.rejoining = Some(Rejoining { cloned, ..Rejoining::begin(epoch) });
     }
     state.rejoining.as_mut().expect("made above")
 }

@@ -66,7 +66,12 @@ pub async fn clone(app: &App, upstream: &Upstream, keep_old: bool) -> Result<(),
     progress(copied);
     prepare(app, &fresh, upstream).map_err(StepError::io("prepare the cloned directory"))?;
     let aside = aside(&config.data_dir, keep_old);
-    if !keep_old {
+    if keep_old {
+        // Before the mark: a marked directory is ours to remove, and this one must be kept whatever fails or dies next.
+        data::set_aside(&config.data_dir, &aside).map_err(StepError::io(
+            "keep the old data directory (the parent of data_dir must be writable)",
+        ))?;
+    } else {
         clear(&aside)?;
     }
     // The record comes first and says what the directory will be; with the mark still set a crash in between only clones
@@ -80,7 +85,7 @@ pub async fn clone(app: &App, upstream: &Upstream, keep_old: bool) -> Result<(),
         .map_err(StepError::io("put the clone in place (the parent of data_dir must be writable)"))?;
     app.state.change(|s| {
         let record = rejoining(s, upstream.epoch);
-        (record.method, record.copied_bytes) = (Some(RejoinMethod::Cloned), copied);
+        (record.method, record.copied_bytes, record.cloned) = (Some(RejoinMethod::Cloned), copied, true);
         s.mark = None;
     })?;
     if !keep_old {

@@ -24,7 +24,12 @@ pub async fn measure_end(app: &App, timeline: Timeline) -> WalEnd {
         return WalEnd::Unreadable("pg_control names no checkpoint".into());
     };
     match read(app, &dir.join("pg_wal"), timeline, from, None, false).await {
-        Ok(records) => WalEnd::At(records.end.unwrap_or(from)),
+        // There is at least the record that `from` names. Taken for the end, a place that cannot be read would say that
+        // nothing diverged, and the start of a standby would recycle what nobody has salvaged.
+        Ok(records) => records.end.map_or_else(
+            || WalEnd::Unreadable(format!("no record at {from} on timeline {timeline}")),
+            WalEnd::At,
+        ),
         Err(why) => WalEnd::Unreadable(why),
     }
 }
@@ -127,10 +132,12 @@ pub async fn read(
         }
         let status = child.wait().await.map_err(|e| e.to_string())?;
         let complaint = complaint.await.unwrap_or_default();
-        // Running into the end of the WAL is how it ends here. Not having found any record at all is another thing.
-        if !status.success() && records.end.is_none() && !complaint.contains("could not find a valid record")
-        {
-            return Err(format!("pg_waldump from {from} on timeline {timeline}: {}", complaint.trim()));
+        if !status.success() && !is_end_of_wal(status.code(), &complaint, records.end.is_some()) {
+            let last = records.end.map_or(String::new(), |end| format!(", up to {end}"));
+            return Err(format!(
+                "pg_waldump from {from} on timeline {timeline}{last}: {status}: {}",
+                complaint.trim()
+            ));
         }
         Ok(records)
     };
@@ -138,9 +145,43 @@ pub async fn read(
     tokio::time::timeout(BUDGET, run).await.map_err(|_| late)?
 }
 
+/// Running into the end of the WAL is how it ends here. A tool that was killed, or a disk that could not be read, has an
+/// end too, but of another kind: behind it there may be commits.
+fn is_end_of_wal(code: Option<i32>, complaint: &str, found_records: bool) -> bool {
+    // Of the transactions alone there may be none, so the first two say so with and without a record.
+    let ends = ["error in WAL record at", "could not find a valid record", "could not find file"];
+    let ends = if found_records { &ends[..] } else { &ends[..2] };
+    code.is_some()
+        && !complaint.contains("Input/output error")
+        && ends.iter().any(|end| complaint.contains(end))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// The WAL of a tool that was killed does not count as whole.
+    #[test]
+    fn only_the_end_of_the_wal_is_its_end() {
+        let invalid =
+            "pg_waldump: error: error in WAL record at 0/1: invalid record length at 0/2: wanted 24, got 0";
+        assert!(is_end_of_wal(Some(1), invalid, true));
+        assert!(is_end_of_wal(
+            Some(1),
+            "pg_waldump: error: could not find file \"0001\": No such file",
+            true
+        ));
+        assert!(is_end_of_wal(Some(1), "could not find a valid record after 0/1", false));
+        for (code, complaint, found) in [
+            (None, "", true),
+            (None, invalid, true),
+            (Some(1), "could not read from file \"0001\", offset 8: Input/output error", true),
+            (Some(1), "could not open file \"0001\": Permission denied", true),
+            (Some(1), "could not find file \"0001\": No such file or directory", false),
+        ] {
+            assert!(!is_end_of_wal(code, complaint, found), "{code:?} {complaint}");
+        }
+    }
 
     #[test]
     fn records_and_commits_are_read() {

@@ -38,7 +38,7 @@ fn an_overtaken_heartbeat_is_no_trouble() {
     assert_eq!(world.detector.tick(world.now_ns, &world.state, 3), []);
 }
 
-/// A disk that is full for a moment costs no failover; one that fails does, at once. Seen to fail with any error counted.
+/// A disk that is full for a moment costs no failover; one that fails does, at once.
 #[test]
 fn a_full_disk_is_not_a_broken_one() {
     for (error, declared) in [("ENOSPC", false), ("EDQUOT", false), ("EIO", true), ("EROFS", true)] {

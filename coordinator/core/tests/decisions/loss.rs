@@ -61,7 +61,7 @@ fn a_clone_leaves_the_upper_bound_for_ever() {
 }
 
 /// A rejoin salvages and gives way to another epoch before it was heard; the next one finds a standby that streams already.
-/// Seen to fail (a loss is called none) when the salvage of the earlier rejoin is not told again.
+/// Its "unchanged" says nothing of what diverged.
 #[test]
 fn a_salvage_is_told_by_the_rejoin_after_the_one_that_made_it() {
     for (method, salvage, is_final) in [
