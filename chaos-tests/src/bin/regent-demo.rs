@@ -3,14 +3,16 @@
 use std::process::ExitCode;
 use std::time::Duration;
 
-use clap::{Args, Parser, Subcommand};
+use clap::error::ErrorKind;
+use clap::{Args, CommandFactory, Parser, Subcommand};
 use regent_chaos::demo;
 use regent_chaos::real::deployment::DeploymentOptions;
 
 const EXAMPLES: &str = "Examples:
   regent-demo run                              lose a region and get it back (about a minute)
   regent-demo run --partition-timeout 5m       with the product's own time-outs
-  regent-demo run --postgres 18 --delay 55ms   on PostgreSQL 18, over links of 110 ms round trip
+  regent-demo run --partition-timeout 15s --delay 55ms   over links of 110 ms round trip
+  regent-demo run --postgres 15                on PostgreSQL 15
   regent-demo up                               the same deployment, to try things by hand; ^C ends it
 
 Exit codes: 0 every promise was kept; 1 a promise broke, or it could not run; 2 wrong usage; 130 interrupted.";
@@ -48,6 +50,15 @@ struct Choices {
 
 impl Choices {
     fn options(self, name: &str) -> DeploymentOptions {
+        let short = self.partition_timeout < Duration::from_secs(14);
+        if short && self.delay > Duration::from_millis(30) {
+            let text = format!(
+                "--delay {:?}: with a partition timeout of {:?} the coordinators' time-outs bear 80 ms of round trip; use \
+                 --partition-timeout 14s or more",
+                self.delay, self.partition_timeout
+            );
+            Cli::command().error(ErrorKind::ArgumentConflict, text).exit();
+        }
         DeploymentOptions::new(name)
             .partition_timeout(self.partition_timeout)
             .postgres(self.postgres)

@@ -6,10 +6,11 @@ use anyhow::{Result, bail};
 use tokio::time::{Instant, sleep};
 
 use super::narrator::{Narrator, Tone, seconds};
-use crate::real::clock::monotonic_ns;
+use crate::real::clock::{monotonic_ns, wait_until};
 use crate::real::deployment::{Deployment, EAST, NORTH, Workload};
 
 const POLL: Duration = Duration::from_millis(50);
+const EMPTY_WITHIN: Duration = Duration::from_secs(2);
 
 /// Instants of the story, `CLOCK_MONOTONIC` ns.
 #[derive(Clone, Copy, Debug, Default)]
@@ -89,11 +90,20 @@ pub async fn follow(
     Ok(seen)
 }
 
+/// The guard's own status, as soon as it has emptied PostgreSQL's namespace.
 async fn guard_words(deployment: &Deployment) -> String {
-    match deployment.guard(NORTH).await {
+    let mut told = Err(anyhow::anyhow!("its guard was not asked"));
+    // What is left is the end of a fast shutdown; whatever it says after that is told as it is.
+    let _ = wait_until("the guard's namespace is empty", EMPTY_WITHIN, async || {
+        told = deployment.guard(NORTH).await;
+        told.as_ref().is_ok_and(|status| status["postgres"] == "stopped")
+    })
+    .await;
+    match told {
         Ok(status) => {
             let text = |key: &str| match &status[key] {
                 serde_json::Value::String(text) => text.clone(),
+                serde_json::Value::Null => "none".to_owned(),
                 other => other.to_string(),
             };
             format!(
