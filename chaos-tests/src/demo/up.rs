@@ -45,7 +45,7 @@ async fn serve(narrator: &Narrator, deployment: &Deployment) -> Result<()> {
         match obey(narrator, deployment, &line) {
             Ok(true) => {}
             Ok(false) => return Ok(()),
-            Err(error) => narrator.say(Tone::Bad, format!("{error:#}")),
+            Err(error) => narrator.say(Tone::Quiet, format!("{error:#}")),
         }
     }
 }
