@@ -303,6 +303,21 @@ fn prepare_ends_the_receiver_before_it_reads_the_position() {
     assert_eq!(report.received_lsn, None);
 }
 
+/// A bootstrap whose first promotion was overdue: `initdb` was slow, and everything after it was refused for ever.
+#[test]
+fn a_first_promotion_that_was_never_verified_may_be_tried_again() {
+    let mut f = facts(DataForm::Primary);
+    f.guard.promises_closed = Epoch(2);
+    f.agent.lineage = Epoch::NONE;
+    let reported = |f: &Facts| match next(Directive::Prepare { fenced: Epoch(2) }, f) {
+        Next::Done(Evidence::Prepared(report)) => report.refused,
+        other => panic!("{other:?}"),
+    };
+    assert!(reported(&f).is_some_and(|why| why.contains("lineage")));
+    f.agent.promoting = Some(Promoting { epoch: Epoch(1), from_timeline: Timeline(0) });
+    assert_eq!(reported(&f), None);
+}
+
 #[test]
 fn every_unusable_form_says_why_it_cannot_be_promoted() {
     for form in [DataForm::Empty, DataForm::Rewinding, DataForm::Cloning, DataForm::Unusable] {

@@ -52,7 +52,11 @@ fn finish(fenced: Epoch, facts: &Facts, server: Option<&Server>) -> Next {
     }
     let data = &facts.data;
     let unfit = match data.form {
-        DataForm::Primary | DataForm::Standby if facts.agent.lineage == Epoch::NONE => {
+        // A first promotion that was begun and never verified: the directory is this member's own, and nobody else has one.
+        // Refused here, a bootstrap that was overdue once would wait for ever.
+        DataForm::Primary | DataForm::Standby
+            if facts.agent.lineage == Epoch::NONE && facts.agent.promoting.is_none() =>
+        {
             Some("the lineage of the local data is not known".to_owned())
         }
         DataForm::Primary | DataForm::Standby => None,
