@@ -1,7 +1,7 @@
 //! Who is not who he says: a CA of somebody else, and configurations edited behind an administrator's back.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
 
@@ -24,6 +24,11 @@ impl Deployment {
         ensure!(before.contains(from), "{} does not contain {from:?}: {before}", path.display());
         self.write_config(process, &before.replace(from, to))?;
         Ok(before)
+    }
+
+    /// Gives a file that the test wrote to the servers' user.
+    pub fn chown(&self, path: &Path) -> Result<()> {
+        self.world.user().chown(path)
     }
 
     /// Overwrites the configuration of a process.
