@@ -24,7 +24,14 @@ pub(super) async fn ask(
     let mut outcomes = sessions.expect(who.clone(), key.clone());
     let mut changes = sessions.changes();
     let mut sent_to = None;
+    let clock = &context.node.clock;
+    // Of its own: other agents' sessions come and go all the time, and must not put the next try off for ever.
+    let mut resend_ns = 0;
     loop {
+        let now_ns = clock.now_ns();
+        if now_ns >= resend_ns {
+            sent_to = None;
+        }
         changes.borrow_and_update();
         let session = sessions.pick(&who, instance(&directive)).or_else(|| sessions.pick(&who, None));
         if let Some(session) = session
@@ -38,15 +45,20 @@ pub(super) async fn ask(
             tracing::debug!(?key, %member, directive = directive.name(), session = session.id, "directive sent");
             if session.send(message) {
                 sent_to = Some(session.id);
+                resend_ns = now_ns + RESEND.as_nanos() as u64;
             }
         }
+        let pause = match sent_to {
+            Some(_) => Duration::from_nanos(resend_ns.saturating_sub(now_ns)),
+            None => RESEND,
+        };
         tokio::select! {
             outcome = outcomes.recv() => match outcome {
                 Some(outcome) => return outcome,
                 None => outcomes = sessions.expect(who.clone(), key.clone()),
             },
             _ = changes.changed() => {}
-            () = context.node.clock.sleep(RESEND) => sent_to = None,
+            () = clock.sleep(pause) => {}
         }
     }
 }

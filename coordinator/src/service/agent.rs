@@ -98,11 +98,16 @@ async fn open(
         return Ok(());
     }
     let who: Who = (hello.cluster.clone(), hello.member.clone());
-    node.heard.touch(&who, node.clock.now_ns());
     if node.led.borrow().is_some() {
+        node.heard.touch(&who, node.clock.now_ns());
         return lead(node, &who, &hello, inbound, tx).await;
     }
-    match node.leader() {
+    let leader = node.leader();
+    if leader.is_none() {
+        // The next leader counts on from here. While there is one, only a session that reaches it counts (see `relay`).
+        node.heard.touch(&who, node.clock.now_ns());
+    }
+    match leader {
         _ if caller.relayed => goodbye(tx, "this coordinator does not lead").await,
         Some(leader) if leader != node.config.node_id.0 => {
             relay::relay(node, &who, CoordinatorId(leader), first, inbound, tx).await?;

@@ -1,5 +1,8 @@
 //! A follower's part of an agent's session: every message goes on to the leader and back, unread but for the count of
 //! who was heard. It ends with a Goodbye when the leader changes or the relay stalls, so that the agent moves on.
+//!
+//! Invariant: an agent counts as heard only while the leader takes its session. One that cannot reach the leader gets no
+//! lease, and counting it as heard would keep its cluster from ever failing over.
 
 use std::{sync::Arc, time::Duration};
 
@@ -55,6 +58,7 @@ pub async fn relay(
             return Ok(());
         }
     };
+    node.heard.touch(who, node.clock.now_ns());
     node.metrics.relays.add(1);
     tracing::info!(cluster = %who.0, member = %who.1, %leader, "session relayed");
     let mut leadership = node.raft.leadership();
