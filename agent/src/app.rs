@@ -18,6 +18,7 @@ use crate::{
     metrics::Counters,
     postgres::probe::Sample,
     report,
+    runs::Runs,
     state::State,
 };
 
@@ -32,8 +33,10 @@ pub struct Observed {
     pub sample: Option<(Sample, u64)>,
     /// The last failure, unless it has answered since.
     pub sample_error: Option<String>,
-    /// The last answer, or the agent's start.
+    /// The last answer that counts, or the agent's start.
     pub answered_ns: u64,
+    /// Which answers count.
+    pub runs: Runs,
     /// The timeline that the running standby was seen to stream, and when that run was started.
     pub streamed: Option<(u64, Timeline)>,
     /// The data directory.
@@ -90,6 +93,7 @@ impl App {
                 sample: None,
                 sample_error: None,
                 answered_ns: boottime_ns(),
+                runs: Runs::default(),
                 streamed: None,
                 data: None,
                 major: None,

@@ -23,6 +23,7 @@ pub mod postgres;
 pub mod rejoin;
 pub mod report;
 pub mod run;
+pub mod runs;
 pub mod session;
 pub mod state;
 pub mod transport;

@@ -5,7 +5,15 @@ use std::sync::Arc;
 
 use tokio::time::{MissedTickBehavior, interval};
 
-use crate::{app::App, clock::boottime_ns, data, disk, postgres::probe::Prober};
+use crate::{
+    app::App,
+    clock::{boottime_ns, ms},
+    data, disk,
+    postgres::probe::Prober,
+};
+
+/// Probe intervals that a server must hold out after a crash: 10 s, the guard's longest pause between two restarts.
+const HOLD_INTERVALS: u64 = 10;
 
 /// Watches the guard and the data directory.
 pub async fn watch_guard(app: Arc<App>) {
@@ -64,8 +72,12 @@ pub async fn watch_server(app: Arc<App>) {
                 if seen.sample_error.take().is_some() {
                     tracing::info!("PostgreSQL accepts connections");
                 }
-                seen.answered_ns = boottime_ns();
-                seen.sample = Some((sample, seen.answered_ns));
+                let now_ns = boottime_ns();
+                let hold_ns = HOLD_INTERVALS * ms(app.config.probe_interval) * 1_000_000;
+                if seen.runs.answered(app.state.get().highest_epoch, sample.started_us, now_ns, hold_ns) {
+                    seen.answered_ns = now_ns;
+                }
+                seen.sample = Some((sample, now_ns));
             }
             Err(error) => {
                 if seen.sample_error.is_none() {

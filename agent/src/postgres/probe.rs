@@ -13,6 +13,8 @@ use crate::{config::Config, data};
 pub struct Sample {
     /// For the planner.
     pub server: Server,
+    /// When its postmaster was started, by its own wall clock, us: which run this is.
+    pub started_us: i64,
     /// Age of the newest replayed commit while behind, ms.
     pub replay_lag_ms: Option<u64>,
     /// The primary's view of its standbys.
@@ -40,7 +42,8 @@ SELECT r.recovering,
        (SELECT max(greatest(0, pg_wal_lsn_diff(
             CASE WHEN r.recovering THEN pg_last_wal_replay_lsn() ELSE pg_current_wal_lsn() END,
             restart_lsn)))::bigint
-        FROM pg_replication_slots WHERE restart_lsn IS NOT NULL)
+        FROM pg_replication_slots WHERE restart_lsn IS NOT NULL),
+       (extract(epoch FROM pg_postmaster_start_time()) * 1000000)::bigint
 FROM (SELECT pg_is_in_recovery() AS recovering) r LEFT JOIN pg_stat_wal_receiver w ON true";
 
 const STANDBYS: &str = "
@@ -98,6 +101,7 @@ impl Prober {
         };
         Ok(Sample {
             server,
+            started_us: row.parse(10).unwrap_or_default(),
             replay_lag_ms: row.parse(8),
             standbys: standbys
                 .iter()

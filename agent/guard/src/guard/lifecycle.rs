@@ -49,8 +49,15 @@ impl Guard {
         if let Some(answer) = self.refuse_start() {
             return answer;
         }
-        self.restart = None;
-        self.begin_standby(create).unwrap_or_else(|answer| answer)
+        let crashed = self.restart.take().is_some();
+        let answer = self.begin_standby(create).unwrap_or_else(|answer| answer);
+        self.count_restart(crashed, answer)
+    }
+
+    /// A start that was asked for while a local restart was due takes its place, and is counted like it.
+    fn count_restart(&mut self, crashed: bool, answer: Answer) -> Answer {
+        self.restarts += u64::from(crashed && matches!(answer, Answer::Ok(_)));
+        answer
     }
 
     fn begin_standby(&mut self, create: bool) -> Result<Answer, Answer> {
@@ -86,8 +93,9 @@ impl Guard {
         if let Some(answer) = self.refuse_start() {
             return answer;
         }
-        self.restart = None;
-        self.begin_primary(lease.epoch).unwrap_or_else(|answer| answer)
+        let crashed = self.restart.take().is_some();
+        let answer = self.begin_primary(lease.epoch).unwrap_or_else(|answer| answer);
+        self.count_restart(crashed, answer)
     }
 
     fn begin_primary(&mut self, epoch: u64) -> Result<Answer, Answer> {
