@@ -15,10 +15,9 @@ use regent_proto::v1::{
     peer_service_server::PeerServiceServer,
 };
 use tokio::net::TcpListener;
-use tokio_stream::wrappers::TcpListenerStream;
 use tonic::{
     service::interceptor::InterceptedService,
-    transport::{Server, ServerTlsConfig},
+    transport::{Server, ServerTlsConfig, server::TcpIncoming},
 };
 use tonic_health::ServingStatus;
 
@@ -51,6 +50,9 @@ pub async fn serve(
     if let Some(tls) = tls {
         server = server.tls_config(tls)?;
     }
+    // The server's own `tcp_nodelay` is ignored for a listener that was bound before: without this, small answers wait for
+    // the acknowledgement of the last ones.
+    let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
     let stop = node.stop.clone();
     let result = server
         .add_service(raft)
@@ -59,7 +61,7 @@ pub async fn serve(
         .add_service(OperatorServiceServer::new(operator::Operators { node: node.clone(), gate }))
         .add_service(health_service)
         .add_service(reflection)
-        .serve_with_incoming_shutdown(TcpListenerStream::new(listener), stop.cancelled_owned())
+        .serve_with_incoming_shutdown(incoming, stop.cancelled_owned())
         .await;
     watched.abort();
     result
