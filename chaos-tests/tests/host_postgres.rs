@@ -96,10 +96,12 @@ async fn crash_on_and_on(deployment: &Deployment, epoch: u64) -> Result<usize> {
         let number = |key: &str| guard[key].as_str().and_then(|text| text.parse::<u64>().ok());
         let runs = number("postmaster_pid").is_some_and(|pid| pid != killed);
         let seen = deployment.agent_http(NORTH, "/primary").await.is_ok_and(|(code, _)| code == 200);
-        if runs && seen && deployment.app(NORTH).await.is_ok() {
-            if let Ok(run) = deployment.kill_postmaster(NORTH).await {
-                (crashes, killed) = (crashes + 1, run.postmaster as u64);
-            }
+        if runs
+            && seen
+            && deployment.app(NORTH).await.is_ok()
+            && let Ok(run) = deployment.kill_postmaster(NORTH).await
+        {
+            (crashes, killed) = (crashes + 1, run.postmaster as u64);
         }
         number("fenced_through") >= Some(epoch)
     })
