@@ -76,7 +76,9 @@ async fn stays_dead(name: &str, step: &str, epochs: u64) -> Result<()> {
     asked.wait().await?;
     let back = deployment
         .wait_status("the old primary is back", deployment.timing().failover_at_most() * 2, |status| {
-            status.primary() == Some(NORTH) && status.idle() && status.epoch() > before.epoch()
+            // A rejoin of the dead agent's member may have begun; it waits for it.
+            let failing_over = status.operation().is_some_and(|(kind, _)| kind == "failover");
+            status.primary() == Some(NORTH) && !failing_over && status.epoch() > before.epoch()
         })
         .await?;
     ensure!(back.epoch() == before.epoch() + epochs, "{back}");
