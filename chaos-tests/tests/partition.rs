@@ -1,9 +1,13 @@
 //! A region cut off from the others: it fences itself, its standby is promoted, and it comes back.
 
+use std::time::Duration;
+
 use anyhow::{Result, ensure};
 use regent_chaos::real::checker::LossAllowed;
 use regent_chaos::real::clock::{monotonic_ns, wait_until};
 use regent_chaos::real::deployment::{Deployment, DeploymentOptions, EAST, NORTH, REJOIN_AT_MOST, Workload};
+
+const SOON: Duration = Duration::from_secs(10);
 
 /// Cuts the primary's region off, waits for the failover, heals, waits for the rejoin, and judges.
 async fn cut_and_heal(options: DeploymentOptions) -> Result<()> {
@@ -33,6 +37,12 @@ async fn cut_and_heal(options: DeploymentOptions) -> Result<()> {
     deployment.net().heal();
     let healed = deployment.wait_ready(REJOIN_AT_MOST).await?;
     ensure!(healed.primary() == Some(EAST) && healed.epoch() == done.epoch(), "a second outage: {healed}");
+    // By rewind, also where PostgreSQL needs a checkpoint on the new primary first.
+    let rejoins = deployment.wait_event("the old primary has rejoined", SOON, |event| {
+        event["kind"] == "rejoined" && event["member"] == NORTH && event["epoch"] == done.epoch()
+    });
+    let rejoined = rejoins.await?["text"].as_str().unwrap_or_default().to_lowercase();
+    ensure!(rejoined.contains("rewound"), "not by rewind: {rejoined}");
     // The procedure went on inside the isolated region: these rows are in salvage.
     let verdict = workload.finish(&deployment, LossAllowed::Salvaged).await?;
     ensure!(!verdict.salvaged.is_empty(), "nothing was written on the isolated side: {verdict}");
