@@ -5,6 +5,8 @@ CARGO ?= cargo
 TIMEOUT ?= 12s
 NEXTEST := $(shell $(CARGO) nextest --version >/dev/null 2>&1 && echo yes)
 
+SHELL := /bin/bash
+
 .PHONY: help build demo up test verify fix bench
 
 help: ## Show this help
@@ -21,7 +23,9 @@ up: build ## Start the same deployment in the foreground, to try things by hand;
 
 test: build ## Run all tests: unit, golden, model, real processes with real PostgreSQL
 ifeq ($(NEXTEST),yes)
-	$(CARGO) nextest run --workspace --locked
+	@mkdir -p target
+	@set -o pipefail; $(CARGO) nextest run --workspace --locked 2>&1 | tee target/test.log
+	@if grep -q 'BROKEN PROMISE' target/test.log; then echo 'an attempt broke a promise: see target/test.log'; exit 1; fi
 else
 	$(CARGO) test --workspace --locked --no-fail-fast -- --test-threads=2
 endif

@@ -126,13 +126,15 @@ impl Verdict {
                 sample(&self.salvaged)
             ));
         }
+        // Told apart from a run that proves nothing: no second attempt excuses it.
+        let broken = if wrong.is_empty() { "" } else { "BROKEN PROMISE: " };
         if self.total().acknowledged == 0 {
             wrong.push("no row was acknowledged at all: the run proves nothing".into());
         }
         if wrong.is_empty() {
             return Ok(());
         }
-        bail!("{}\n{self}", wrong.join("\n"))
+        bail!("{broken}{}\n{self}", wrong.join("\n"))
     }
 }
 

@@ -53,7 +53,13 @@ impl Workload {
     /// Makes the table, opens every session, and waits until rows are acknowledged by name and in the loop.
     pub async fn start(deployment: &Deployment) -> Result<Self> {
         let offset = WallOffset::sample();
-        install_schema(&deployment.app(NORTH).await?).await?;
+        // The status may be a heartbeat old: a primary that fenced itself for a moment, while coordinators were being made to
+        // change their leader, is waited for.
+        wait_until("the workload's table on the primary", SOON, async || {
+            let Ok(session) = deployment.app(NORTH).await else { return false };
+            install_schema(&session).await.is_ok()
+        })
+        .await?;
         wait_until("the workload's table on the standby", SOON, async || {
             let Ok(session) = deployment.app(EAST).await else { return false };
             session.client().query_one("SELECT count(*) FROM chaos_rows", &[]).await.is_ok()
