@@ -29,7 +29,7 @@ mod state;
 
 pub use apply::{Applied, Reply};
 pub use candidate::{Verdict, VerdictReason};
-pub use codec::{CodecError, decode_reply, encode_reply};
+pub use codec::{CodecError, FEATURE_LEVEL, decode_reply, encode_reply};
 pub use config::{ClusterConfig, ConfigError, MemberConfig, Policy};
 pub use detector::{Detector, Hearing};
 pub use effect::{Effect, EffectKind};

@@ -58,7 +58,10 @@ proptest! {
     fn random_bytes_never_panic(mut bytes in proptest::collection::vec(any::<u8>(), 0..400)) {
         let _ = (State::decode(&bytes), Proposal::decode(&bytes), decode_reply(&bytes));
         if let Some(first) = bytes.first_mut() {
-            *first = 1;
+            *first = 2;
+        }
+        if let Some(second) = bytes.get_mut(1) {
+            *second = 1;
         }
         let _ = (State::decode(&bytes), Proposal::decode(&bytes), decode_reply(&bytes));
     }
