@@ -19,7 +19,10 @@ use crate::{
 
 const FAILURES_MAX: u32 = 5;
 const GUARD_SILENT_MAX_MS: u64 = 20_000;
-const POLL: Duration = Duration::from_millis(50);
+/// Between two looks while waiting: short at first, because a failover waits for what takes milliseconds; then longer, because
+/// a clone takes hours.
+const POLL_MIN: Duration = Duration::from_millis(5);
+const POLL_MAX: Duration = Duration::from_millis(100);
 /// Before a standby that has ended right after its start is started again; doubled each time, five times at most.
 const START_PAUSE: Duration = Duration::from_millis(200);
 
@@ -31,6 +34,7 @@ pub async fn run(app: &App, work: &Work) -> Outcome {
     let mut failures = 0u32;
     let mut silent_since = None;
     let mut starts = 0u32;
+    let mut poll = POLL_MIN;
     loop {
         let gathered = match work.directive {
             Directive::Fence { .. } => gather_for_fence(app, &worked).await,
@@ -43,7 +47,7 @@ pub async fn run(app: &App, work: &Work) -> Outcome {
                 if ms_since(since) >= GUARD_SILENT_MAX_MS {
                     return Outcome::Unknown { reason: error.to_string() };
                 }
-                sleep(POLL).await;
+                sleep(POLL_MAX).await;
                 continue;
             }
         };
@@ -62,9 +66,11 @@ pub async fn run(app: &App, work: &Work) -> Outcome {
             if *wait == Wait::Replay {
                 worked.replay_ms = ms_since(since);
             }
-            sleep(POLL).await;
+            sleep(poll).await;
+            poll = poll.mul_f32(1.5).min(POLL_MAX);
             continue;
         }
+        poll = POLL_MIN;
         if step == Step::StartStandby {
             // The planner starts whatever it finds stopped: a server that cannot live must not be started in a spin.
             if starts > 0 {

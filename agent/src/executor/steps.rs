@@ -60,6 +60,9 @@ impl StepError {
 const QUERY: Duration = Duration::from_secs(10);
 const START: Duration = Duration::from_secs(60);
 const STOP_MS: u64 = 30_000;
+/// Longest wait for the end of recovery.
+const PROMOTE: Duration = Duration::from_secs(60);
+const PROMOTED_POLL: Duration = Duration::from_millis(5);
 
 /// Carries out `step`.
 pub async fn perform(app: &App, step: &Step, worked: &mut Worked) -> Result<(), StepError> {
@@ -235,12 +238,24 @@ async fn reload(app: &App, changed: bool) -> Result<(), StepError> {
     Ok(())
 }
 
-/// `pg_promote`: returns when recovery has ended.
+/// `pg_promote`, without its own waiting, which looks only every 100 ms (`WAITS_PER_SECOND` in PostgreSQL's
+/// xlogfuncs.c) while nobody can write.
 async fn promote(app: &App) -> Result<(), StepError> {
     let connection = local(&app.config, QUERY).await?;
-    let row = connection.row("pg_promote", "SELECT pg_promote(true, 60)", Duration::from_secs(65)).await?;
-    match row {
-        Some(row) if row.is_true(0) => Ok(()),
-        _ => Err(StepError::Other("pg_promote has not finished within 60 s".into())),
+    let signalled = connection.row("pg_promote", "SELECT pg_promote(false)", QUERY).await?;
+    if !signalled.is_some_and(|row| row.is_true(0)) {
+        return Err(StepError::Other("pg_promote could not signal the postmaster".into()));
     }
+    let recovery_ended = async {
+        loop {
+            let row =
+                connection.row("wait for the promotion", "SELECT NOT pg_is_in_recovery()", QUERY).await?;
+            if row.is_some_and(|row| row.is_true(0)) {
+                return Ok(());
+            }
+            tokio::time::sleep(PROMOTED_POLL).await;
+        }
+    };
+    let late = || StepError::Other(format!("recovery has not ended within {} s", PROMOTE.as_secs()));
+    tokio::time::timeout(PROMOTE, recovery_ended).await.unwrap_or_else(|_| Err(late()))
 }

@@ -21,11 +21,13 @@ const LINK_DELAY: Duration = Duration::from_millis(55);
 /// The goal: the partition timeout and this.
 const ALLOWANCE: Duration = Duration::from_millis(800);
 /// Clients beside each other in each region, so that the gap does not depend on one's luck with its time-outs.
-const CLIENTS: i32 = 4;
+const CLIENTS: i32 = 6;
 /// Where they are: beside the standby, and a round trip away from every member.
 const CLIENT_REGIONS: [&str; 2] = [EAST, WITNESS];
 /// How long a client waits for a connection; what it waits for a lost region adds to its own gap.
-const CONNECT_WITHIN: Duration = Duration::from_millis(600);
+const CONNECT_WITHIN: Duration = Duration::from_millis(500);
+/// Each client's wait is this much longer than the one's before it: stalled by the same cut they would try in step for ever.
+const CONNECT_STAGGER: Duration = Duration::from_millis(30);
 /// How long clients are watched after the old region is in sync again.
 const AFTER_HEAL: Duration = Duration::from_secs(10);
 
@@ -253,7 +255,7 @@ async fn start_clients(deployment: &Deployment) -> Result<Vec<RunningWriter>> {
                 login: deployment.login(),
                 pause: Duration::from_millis(10),
                 statement_within: Duration::from_secs(2),
-                connect_within: CONNECT_WITHIN,
+                connect_within: CONNECT_WITHIN + CONNECT_STAGGER * number as u32,
                 ..WriterSpec::new(10 * place as i32 + number, by_name(deployment, region)?)
             };
             clients.push(spec.start());
