@@ -112,6 +112,8 @@ async fn one(
                     Ok(FromCoordinator::Directive { key, directive, grant }) => {
                         executor.submit(key, *directive, grant);
                     }
+                    Ok(FromCoordinator::Unreadable { key, reason }) => executor.refuse(key, &reason),
+                    Ok(FromCoordinator::Newer) => tracing::debug!("a message of a newer coordinator passed over"),
                     Ok(FromCoordinator::Goodbye { reason }) => return Err(format!("goodbye: {reason}")),
                     Err(error) => return Err(format!("the coordinator sent what cannot be read: {error}")),
                 }

@@ -24,7 +24,8 @@ pub struct StateError {
     source: Option<io::Error>,
 }
 
-const HEADER: &str = "regent-agent-state 1";
+const MAGIC: &str = "regent-agent-state ";
+const VERSION: u32 = 1;
 
 /// The file and what it says.
 #[derive(Debug)]
@@ -42,6 +43,14 @@ impl State {
         let path = state_dir.join("agent.state");
         let fail = |what: &str, source| StateError { path: path.clone(), what: what.into(), source };
         let (view, found) = match fs::read_to_string(&path) {
+            // Not damage: what a newer agent has written must be neither moved aside nor overwritten.
+            Ok(text) if newer(&text).is_some() => {
+                let found = newer(&text).unwrap_or_default();
+                let what = format!(
+                    "version {found} is newer than this agent's {VERSION}: start an agent that knows it"
+                );
+                return Err(fail(&what, None));
+            }
             Ok(text) => match parse(&text) {
                 Ok(view) => (view, "ok".to_owned()),
                 Err(why) => {
@@ -93,14 +102,15 @@ impl State {
 
 fn render(view: &AgentView) -> String {
     let body = serde_json::to_string(view).expect("plain data");
-    format!("{HEADER}\n{:08x}\n{body}\n", crc32fast::hash(body.as_bytes()))
+    format!("{MAGIC}{VERSION}\n{:08x}\n{body}\n", crc32fast::hash(body.as_bytes()))
 }
 
 fn parse(text: &str) -> Result<AgentView, String> {
     let mut lines = text.lines();
-    match lines.next() {
-        Some(HEADER) => {}
-        other => return Err(format!("first line {other:?}, expected {HEADER:?}")),
+    let head = lines.next();
+    let expected = format!("{MAGIC}{VERSION}");
+    if head != Some(expected.as_str()) {
+        return Err(format!("first line {head:?}, expected {expected:?}"));
     }
     let sum = lines.next().unwrap_or("");
     let body = lines.next().unwrap_or("");
@@ -109,6 +119,11 @@ fn parse(text: &str) -> Result<AgentView, String> {
         return Err(format!("checksum {sum:?}, computed {computed:?}"));
     }
     serde_json::from_str(body).map_err(|e| e.to_string())
+}
+
+fn newer(text: &str) -> Option<u32> {
+    let version = text.lines().next()?.strip_prefix(MAGIC)?.parse().ok()?;
+    (version > VERSION).then_some(version)
 }
 
 fn keep_aside(path: &Path) -> io::Result<PathBuf> {
@@ -132,6 +147,30 @@ mod tests {
         state.change(|s| s.lineage = Epoch(3)).unwrap();
         let again = State::open(dir.path()).unwrap();
         assert_eq!((again.found(), again.get().lineage), ("ok", Epoch(3)));
+    }
+
+    fn file(head: &str, body: &str) -> String {
+        format!("{head}\n{:08x}\n{body}\n", crc32fast::hash(body.as_bytes()))
+    }
+
+    /// As the first release wrote it, and as one minor version later may write it.
+    #[test]
+    fn files_of_neighbouring_versions_are_read_and_a_newer_version_is_refused() {
+        let first = r#"{"highest_epoch":4,"lineage":3,"mark":"rewinding","promoting":{"epoch":4,"from_timeline":2},"rejoining":{"epoch":3,"method":null,"clone_reason":null,"copied_bytes":7,"salvaged":true,"cloned":false},"salvage":null}"#;
+        let later = first.replace("\"mark\"", "\"added\":{\"later\":1},\"mark\"");
+        for body in [first, later.as_str()] {
+            let dir = tempfile::tempdir().unwrap();
+            fs::write(dir.path().join("agent.state"), file("regent-agent-state 1", body)).unwrap();
+            let state = State::open(dir.path()).unwrap();
+            assert_eq!((state.found(), state.get().lineage), ("ok", Epoch(3)));
+            assert_eq!(state.get().rejoining.unwrap().copied_bytes, 7);
+        }
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("agent.state");
+        fs::write(&path, file("regent-agent-state 99", first)).unwrap();
+        let error = State::open(dir.path()).unwrap_err().to_string();
+        assert!(error.contains("version 99 is newer than this agent's"), "{error}");
+        assert!(path.exists(), "left where it is");
     }
 
     #[test]

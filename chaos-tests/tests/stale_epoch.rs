@@ -152,7 +152,9 @@ async fn answer_to(deployment: &Deployment, said: &Said) -> Result<Acknowledgeme
             match FromCoordinator::try_from(message)? {
                 FromCoordinator::Acknowledgement(one) => return Ok(*one),
                 FromCoordinator::Goodbye { reason } => anyhow::bail!("goodbye: {reason}"),
-                FromCoordinator::Directive { .. } => {}
+                FromCoordinator::Directive { .. }
+                | FromCoordinator::Unreadable { .. }
+                | FromCoordinator::Newer => {}
             }
         }
     };

@@ -37,6 +37,8 @@ pub enum FromAgent {
         /// What.
         outcome: Box<Outcome>,
     },
+    /// A kind of message that a newer agent sends: passed over.
+    Newer,
 }
 
 /// From a coordinator.
@@ -58,4 +60,14 @@ pub enum FromCoordinator {
         /// Why.
         reason: String,
     },
+    /// A directive of a newer coordinator that cannot be read. It is answered with a refusal under its key: a session that
+    /// ended over it would end again at each repetition, and take the lease with it.
+    Unreadable {
+        /// Its idempotency key.
+        key: EffectKey,
+        /// What cannot be read.
+        reason: String,
+    },
+    /// A kind of message that a newer coordinator sends: passed over.
+    Newer,
 }

@@ -120,8 +120,10 @@ impl Rejoining {
 }
 
 /// The agent's own state file.
+///
+/// A field that may be forgotten by an older agent is added with `#[serde(default)]`; one that must not be raises the
+/// version in the file's head, which an older agent refuses.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct AgentView {
     /// Highest epoch obeyed.
     pub highest_epoch: Epoch,

@@ -93,6 +93,15 @@ impl Executor {
         }
     }
 
+    /// A directive that this agent cannot read: it does nothing, and will not do it later.
+    pub fn refuse(&self, key: EffectKey, problem: &str) {
+        let version = env!("CARGO_PKG_VERSION");
+        let reason =
+            format!("this agent (version {version}) cannot read the directive: {problem}; upgrade it");
+        tracing::warn!(operation = %key.operation, step = key.step, reason, "refused");
+        self.answer(key, Outcome::Refused { reason });
+    }
+
     fn finish(&self, key: EffectKey, fence: bool, work: &Work, outcome: Outcome) {
         let name = work.directive.name();
         let elapsed_ms = crate::clock::ms_since(work.started_ns);

@@ -179,6 +179,7 @@ impl v1::agent_service_server::AgentService for Coordinator {
                         me.lock().heard.insert(heartbeat.member.clone(), *heartbeat);
                     }
                     FromAgent::Outcome { key, outcome } => me.lock().outcomes.push((key, *outcome)),
+                    FromAgent::Newer => {}
                 }
             }
         });

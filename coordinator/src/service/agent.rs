@@ -84,7 +84,7 @@ async fn open(
     let Some(first) = first else { return Ok(()) };
     let hello = match read(first.clone())? {
         FromAgent::Hello(hello) => hello,
-        FromAgent::Heartbeat(_) | FromAgent::Outcome { .. } => {
+        FromAgent::Heartbeat(_) | FromAgent::Outcome { .. } | FromAgent::Newer => {
             return Err(Status::invalid_argument("message: the first one must be hello"));
         }
     };
@@ -167,6 +167,10 @@ async fn lead(
 fn take(node: &Node, who: &Who, session: &Session, message: FromAgent) -> Result<(), Status> {
     match message {
         FromAgent::Hello(_) => Err(Status::invalid_argument("message: a second hello")),
+        FromAgent::Newer => {
+            tracing::debug!(member = %who.1, "a message of a newer agent passed over");
+            Ok(())
+        }
         FromAgent::Outcome { key, outcome } => {
             if key.cluster != who.0 {
                 let text =

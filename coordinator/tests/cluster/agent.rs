@@ -176,6 +176,7 @@ async fn session(member: &MemberName, state: &Mutex<Agent>, channel: Channel) ->
                             tx.send(message.into()).await.ok();
                         }
                     }
+                    FromCoordinator::Unreadable { .. } | FromCoordinator::Newer => {}
                 }
             }
         }

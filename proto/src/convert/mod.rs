@@ -11,6 +11,8 @@ mod report;
 mod session;
 
 #[cfg(test)]
+mod earlier;
+#[cfg(test)]
 mod tests;
 
 use std::{fmt, str::FromStr};

@@ -6,8 +6,8 @@ use regent_types::{
 };
 
 use super::{
-    ConvertError, Converted, filled, known, list, optional, parsed, parsed_list, parsed_optional, present,
-    required, unspecified,
+    ConvertError, Converted, filled, list, optional, parsed, parsed_list, parsed_optional, present, required,
+    unspecified,
 };
 use crate::v1::{self, disk_probe};
 
@@ -86,9 +86,10 @@ impl From<PostgresState> for v1::PostgresState {
     }
 }
 
+/// A state that only a newer agent knows is *unknown*: refusing the heartbeat would cost its member the lease.
 fn postgres_state(value: i32, field: &str) -> Converted<PostgresState> {
     use v1::PostgresState as Proto;
-    Ok(match known(value, field)? {
+    Ok(match Proto::try_from(value).unwrap_or(Proto::Unknown) {
         Proto::Unspecified => return unspecified(field),
         Proto::Unknown => PostgresState::Unknown,
         Proto::Stopped => PostgresState::Stopped,
@@ -135,9 +136,10 @@ impl From<DataForm> for v1::DataForm {
     }
 }
 
+/// A form that only a newer agent knows is *unusable*: not promotable, and nobody fills the directory.
 pub(super) fn data_form(value: i32, field: &str) -> Converted<DataForm> {
     use v1::DataForm as Proto;
-    Ok(match known(value, field)? {
+    Ok(match Proto::try_from(value).unwrap_or(Proto::Unusable) {
         Proto::Unspecified => return unspecified(field),
         Proto::Unusable => DataForm::Unusable,
         Proto::Empty => DataForm::Empty,

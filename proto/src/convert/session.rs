@@ -1,6 +1,9 @@
 //! `AgentMessage` and `CoordinatorMessage`.
+//!
+//! Ends of neighbouring minor versions talk to each other: a kind of message that is not known is passed over, and a
+//! directive that cannot be read is refused under its key. Everything else that cannot be read is an error.
 
-use super::{ConvertError, Converted, optional, parsed, part, present, required};
+use super::{ConvertError, Converted, optional, parsed, part, required};
 use crate::{
     session::{FromAgent, FromCoordinator, Hello},
     v1::{self, agent_message, coordinator_message},
@@ -41,6 +44,7 @@ impl From<FromAgent> for v1::AgentMessage {
                 key: Some(key.into()),
                 outcome: Some((*outcome).into()),
             }),
+            FromAgent::Newer => return Self { message: None },
         };
         Self { message: Some(message) }
     }
@@ -50,7 +54,8 @@ impl TryFrom<v1::AgentMessage> for FromAgent {
     type Error = ConvertError;
     fn try_from(message: v1::AgentMessage) -> Converted<Self> {
         use agent_message::Message;
-        Ok(match present(message.message, "message")? {
+        let Some(message) = message.message else { return Ok(Self::Newer) };
+        Ok(match message {
             Message::Hello(hello) => Self::Hello(part(hello, "hello")?),
             Message::Heartbeat(heartbeat) => Self::Heartbeat(Box::new(part(heartbeat, "heartbeat")?)),
             Message::Outcome(outcome) => Self::Outcome {
@@ -76,6 +81,12 @@ impl From<FromCoordinator> for v1::CoordinatorMessage {
                 })
             }
             FromCoordinator::Goodbye { reason } => Message::Goodbye(v1::Goodbye { reason }),
+            FromCoordinator::Unreadable { key, .. } => Message::Directive(v1::DirectiveRequest {
+                key: Some(key.into()),
+                directive: None,
+                grant: None,
+            }),
+            FromCoordinator::Newer => return Self { message: None },
         };
         Self { message: Some(message) }
     }
@@ -85,16 +96,26 @@ impl TryFrom<v1::CoordinatorMessage> for FromCoordinator {
     type Error = ConvertError;
     fn try_from(message: v1::CoordinatorMessage) -> Converted<Self> {
         use coordinator_message::Message;
-        Ok(match present(message.message, "message")? {
+        let Some(message) = message.message else { return Ok(Self::Newer) };
+        Ok(match message {
             Message::Acknowledgement(acknowledgement) => {
                 Self::Acknowledgement(Box::new(part(acknowledgement, "acknowledgement")?))
             }
-            Message::Directive(request) => Self::Directive {
-                key: required(request.key, "directive.key")?,
-                directive: Box::new(required(request.directive, "directive.directive")?),
-                grant: optional(request.grant, "directive.grant")?,
-            },
+            Message::Directive(request) => directive(request)?,
             Message::Goodbye(goodbye) => Self::Goodbye { reason: goodbye.reason },
         })
     }
+}
+
+/// A directive under a key that can be read is always answered, whatever the rest says.
+fn directive(request: v1::DirectiveRequest) -> Converted<FromCoordinator> {
+    let key = required(request.key, "directive.key")?;
+    let directive = required(request.directive, "directive.directive");
+    let grant = optional(request.grant, "directive.grant");
+    Ok(match (directive, grant) {
+        (Ok(directive), Ok(grant)) => {
+            FromCoordinator::Directive { key, directive: Box::new(directive), grant }
+        }
+        (Err(error), _) | (_, Err(error)) => FromCoordinator::Unreadable { key, reason: error.to_string() },
+    })
 }

@@ -132,6 +132,7 @@ async fn session(agent: &Agent, made: &mut Made, recorder: &Recorder, id: u64, u
                         recorder.settled(agent.index, id, settled);
                     }
                     FromCoordinator::Goodbye { reason } => bail!("goodbye: {reason}"),
+                    FromCoordinator::Unreadable { .. } | FromCoordinator::Newer => {}
                     FromCoordinator::Directive { key, directive, .. } => {
                         let outcome = Box::new(made.obey(&agent.member, *directive));
                         out.try_send(FromAgent::Outcome { key, outcome }.into())?;
