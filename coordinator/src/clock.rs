@@ -82,6 +82,28 @@ impl Clock {
     }
 }
 
+impl std::fmt::Debug for Clock {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        out.write_str("Clock")
+    }
+}
+
+/// The AWS SDK signs requests with wall time: Amazon refuses a signature that is more than five minutes off.
+#[cfg(feature = "route53")]
+impl aws_smithy_async::time::TimeSource for Clock {
+    fn now(&self) -> SystemTime {
+        UNIX_EPOCH + Duration::from_millis(self.wall_ms())
+    }
+}
+
+#[cfg(feature = "route53")]
+impl aws_smithy_async::rt::sleep::AsyncSleep for Clock {
+    fn sleep(&self, duration: Duration) -> aws_smithy_async::rt::sleep::Sleep {
+        let clock = self.clone();
+        aws_smithy_async::rt::sleep::Sleep::new(async move { Clock::sleep(&clock, duration).await })
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::{fs, path::Path};

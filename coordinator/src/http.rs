@@ -78,6 +78,20 @@ fn render(node: &Node) -> String {
     );
     let help = "Failed attempts of a DNS provider.";
     text.one("regent_redirect_failures_total", "counter", help, m.redirect_failures.get());
+    let providers = m.dns_providers.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).clone();
+    let help = "1 when the DNS provider's last answer to this node was good: an attempt, or a look every five minutes.";
+    text.head("regent_dns_provider_ok", "gauge", help);
+    for (provider, attempts) in &providers {
+        text.sample("regent_dns_provider_ok", &[("provider", provider)], u8::from(attempts.ok));
+    }
+    text.head(
+        "regent_dns_provider_failures_total",
+        "counter",
+        "Failed attempts and looks of a DNS provider.",
+    );
+    for (provider, attempts) in &providers {
+        text.sample("regent_dns_provider_failures_total", &[("provider", provider)], attempts.failures);
+    }
     let help = "From a heartbeat's arrival to its acknowledgement.";
     text.histogram("regent_acknowledgement_seconds", help, &m.acknowledgement_ms);
     clusters(node, &mut text);

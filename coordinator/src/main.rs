@@ -70,9 +70,24 @@ fn main() -> ExitCode {
     }
 }
 
+/// Crates whose traces may hold what signs a request.
+const SILENCED: [&str; 7] = [
+    "aws_config=warn",
+    "aws_credential_types=warn",
+    "aws_runtime=warn",
+    "aws_sdk_route53=warn",
+    "aws_sigv4=warn",
+    "aws_smithy_http_client=warn",
+    "aws_smithy_runtime=warn",
+];
+
 fn init_log(format: LogFormat) {
     let filter = EnvFilter::try_from_default_env()
         .unwrap_or_else(|_| EnvFilter::new("info,openraft=warn,hickory_server=warn"));
+    // The AWS SDK traces whole requests, session token included; no RUST_LOG may turn that on.
+    let filter = SILENCED.iter().fold(filter, |filter, directive| {
+        filter.add_directive(directive.parse().expect("the directives are constants"))
+    });
     let colour = std::io::stderr().is_terminal();
     let log =
         tracing_subscriber::fmt().with_env_filter(filter).with_ansi(colour).with_writer(std::io::stderr);

@@ -2,8 +2,12 @@
 //! one process.
 
 use std::{
+    collections::BTreeMap,
     fmt::Write as _,
-    sync::atomic::{AtomicU64, Ordering},
+    sync::{
+        Mutex,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 /// Upper bounds of the acknowledgement histogram, ms.
@@ -70,6 +74,27 @@ pub struct Metrics {
     pub redirect_failures: Counter,
     /// From a heartbeat's arrival to its acknowledgement.
     pub acknowledgement_ms: Histogram,
+    /// How each DNS provider has answered this node.
+    pub dns_providers: Mutex<BTreeMap<String, DnsAttempts>>,
+}
+
+/// How one DNS provider has answered.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct DnsAttempts {
+    /// The last time.
+    pub ok: bool,
+    /// Failures so far.
+    pub failures: u64,
+}
+
+impl Metrics {
+    /// A DNS provider has answered, or has not.
+    pub fn dns_attempt(&self, provider: &str, ok: bool) {
+        let mut all = self.dns_providers.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        let one = all.entry(provider.to_owned()).or_default();
+        one.ok = ok;
+        one.failures += u64::from(!ok);
+    }
 }
 
 /// Writes the text format.

@@ -239,6 +239,7 @@ async fn begin(node: Arc<Node>) {
     tasks.spawn(leadership::place(node.clone()));
     tasks.spawn(confirm::run(node.clone()));
     tasks.spawn(executor::run(node.clone()));
+    tasks.spawn(dns::look::run(node.clone()));
     while let Some(ended) = tasks.join_next().await {
         if let Err(error) = ended
             && error.is_panic()

@@ -159,23 +159,32 @@ fn check_dns(config: &Config) -> Result<(), ConfigError> {
         if cluster.dns_providers.is_empty() {
             return refuse(field("dns_providers"), "is empty: clients would never find a new primary");
         }
-        if let Some(other) = cluster.dns_providers.iter().find(|name| *name != EMBEDDED) {
-            return refuse(
-                field("dns_providers"),
-                format!("{other:?} is not a provider; known: {EMBEDDED:?}"),
-            );
+        for provider in &cluster.dns_providers {
+            let (key, zone) = match (provider.as_str(), &config.dns, config.route53.get(provider)) {
+                (EMBEDDED, Some(dns), _) => ("dns.zone".to_owned(), &dns.zone),
+                (EMBEDDED, None, _) => {
+                    let problem =
+                        format!("is missing, but cluster {} uses the {EMBEDDED} provider", cluster.name);
+                    return refuse("dns", problem);
+                }
+                (_, _, Some(route53)) => (format!("route53.{provider}.zone"), &route53.zone),
+                (_, _, None) => {
+                    let known: Vec<&str> =
+                        [EMBEDDED].into_iter().chain(config.route53.keys().map(String::as_str)).collect();
+                    let problem = format!("{provider:?} is not a provider; known: {known:?}");
+                    return refuse(field("dns_providers"), problem);
+                }
+            };
+            let inside =
+                cluster.dns_name.to_ascii_lowercase().ends_with(&format!(".{}", zone.to_ascii_lowercase()));
+            if !inside {
+                let problem = format!("{:?} is not inside the zone {key} = {zone:?}", cluster.dns_name);
+                return refuse(field("dns_name"), problem);
+            }
         }
-        let Some(dns) = &config.dns else {
-            return refuse(
-                "dns",
-                format!("is missing, but cluster {} uses the {EMBEDDED} provider", cluster.name),
-            );
-        };
-        let inside =
-            cluster.dns_name.to_ascii_lowercase().ends_with(&format!(".{}", dns.zone.to_ascii_lowercase()));
-        if !inside {
-            let problem = format!("{:?} is not inside the zone dns.zone = {:?}", cluster.dns_name, dns.zone);
-            return refuse(field("dns_name"), problem);
+        let twice = |(i, provider): (usize, &String)| cluster.dns_providers[..i].contains(provider);
+        if let Some(i) = cluster.dns_providers.iter().enumerate().position(twice) {
+            return refuse(field("dns_providers"), format!("{:?} is given twice", cluster.dns_providers[i]));
         }
         if cluster.dns_name.parse::<hickory_proto::rr::Name>().is_err() {
             return refuse(field("dns_name"), format!("{:?} is not a domain name", cluster.dns_name));

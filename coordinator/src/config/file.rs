@@ -6,7 +6,10 @@ use regent_core::ConfigError;
 use regent_types::{CoordinatorId, Region};
 use serde::Deserialize;
 
-use super::{Config, Dns, Peer, Placement, RaftTiming, Security, TestHooks, cluster::ClusterTable, refuse};
+use super::{
+    Config, Dns, Peer, Placement, RaftTiming, Security, TestHooks, cluster::ClusterTable, refuse,
+    route53::Route53Table,
+};
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -26,6 +29,8 @@ pub(super) struct File {
     allow_single_region_majority: bool,
     tls: Option<TlsTable>,
     dns: Option<DnsTable>,
+    #[serde(default)]
+    route53: Vec<Route53Table>,
     peers: Vec<PeerTable>,
     #[serde(default)]
     raft: RaftTable,
@@ -152,6 +157,7 @@ impl File {
                 name_servers: dns.name_servers,
                 verify: dns.verify,
             }),
+            route53: super::route53::into_providers(self.route53)?,
             security,
             peers,
             raft,

@@ -6,6 +6,7 @@
 mod check;
 mod cluster;
 mod file;
+mod route53;
 #[cfg(test)]
 mod tests;
 
@@ -18,6 +19,8 @@ use std::{
 
 use regent_core::{ClusterConfig, ConfigError};
 use regent_types::{CoordinatorId, Region};
+
+pub use route53::{ChangeMode, Route53, Route53Mode, Weighted};
 
 /// Name of the built-in DNS provider.
 pub const EMBEDDED: &str = "embedded";
@@ -148,6 +151,8 @@ pub struct Config {
     pub http_listen: Option<SocketAddr>,
     /// The embedded DNS server.
     pub dns: Option<Dns>,
+    /// Places in Route 53, by provider name.
+    pub route53: BTreeMap<String, Route53>,
     /// TLS.
     pub security: Security,
     /// All coordinators, this one included.

@@ -152,7 +152,7 @@ fn dns_and_members_are_checked() {
     );
     refused(
         &with("dns_providers = [\"embedded\"]", "dns_providers = [\"route53\"]"),
-        &["dns_providers", "route53"],
+        &["dns_providers", "route53", "is not a provider", EMBEDDED],
     );
     refused(&with("dns_providers = [\"embedded\"]", "dns_providers = []"), &["dns_providers", "is empty"]);
     refused(&with("dns_ttl = \"5s\"", "dns_ttl = \"2h\""), &["cluster.gravl.dns_ttl", "2h"]);
@@ -173,4 +173,118 @@ fn dns_and_members_are_checked() {
 fn a_missing_file_is_named() {
     let error = Config::load(Path::new("/nowhere/coordinator.toml")).unwrap_err().to_string();
     assert!(error.contains("/nowhere/coordinator.toml"), "{error}");
+}
+
+/// The example with its `[[route53]]` table, one of whose lines is replaced (by nothing: left out).
+fn with_route53(line: &str, replacement: &str) -> String {
+    let example = example();
+    let from = example.find("# [[route53]]").unwrap();
+    let to = from + example[from..].find("\n\n").unwrap();
+    let is_key = |line: &str| line.starts_with("# [[") || (line.starts_with("# ") && line.contains(" = "));
+    let mut table: String = example[from..to]
+        .lines()
+        .filter(|line| is_key(line) && !line.starts_with("# resolvers"))
+        .map(|line| format!("{}\n", line.trim_start_matches("# ")))
+        .collect();
+    if !line.is_empty() {
+        assert!(table.contains(line), "the table has {line:?}: {table}");
+        table = table.replacen(line, replacement, 1);
+    }
+    let providers = "dns_providers = [\"embedded\"]";
+    let text = example.replacen(providers, "dns_providers = [\"embedded\", \"route53\"]", 1);
+    format!("{}{table}{}", &text[..from], &text[from..])
+}
+
+#[cfg(feature = "route53")]
+#[test]
+fn the_route53_table_of_the_example_holds_its_defaults() {
+    let config = parse(&with_route53("", "")).unwrap();
+    let Route53Mode::Change(mode) = &config.route53["route53"].mode else { panic!("{config:?}") };
+    assert_eq!((mode.timeout, mode.ttl_s), (Duration::from_secs(5), Some(5)));
+    assert_eq!(mode.weighted, Some(Weighted { set_identifier: "regent".into(), weight: 100 }));
+    let mut short = with_route53("ttl = \"5s\"\n", "");
+    for line in ["name = \"route53\"\n", "mode = \"change\"\n", "weight = 100\n", "timeout = \"5s\"\n"] {
+        assert!(short.contains(line));
+        short = short.replacen(line, "", 1);
+    }
+    let Route53Mode::Change(short) = &parse(&short).unwrap().route53["route53"].mode else { panic!() };
+    assert_eq!(*short, ChangeMode { ttl_s: None, ..mode.clone() });
+}
+
+#[cfg(feature = "route53")]
+#[test]
+fn a_bad_route53_table_is_refused_by_key_and_value() {
+    let zone = "zone = \"db.example.org\"";
+    let id = "hosted_zone_id = \"Z0123456789ABCDEFGHIJ\"";
+    let url = "endpoint_url = \"https://route53.amazonaws.com\"";
+    let mode = "mode = \"change\"";
+    let cases: [(&str, &str, &[&str]); 19] = [
+        (
+            zone,
+            "zone = \"example.net\"",
+            &["cluster.gravl.dns_name", "gravl.db.example.org", "route53.route53.zone", "example.net"],
+        ),
+        (zone, "zone = \"db.example.org.\"", &["route53.route53.zone", "db.example.org."]),
+        (id, "", &["route53.route53.hosted_zone_id", "missing"]),
+        (id, "hosted_zone_id = \"zone 1\"", &["route53.route53.hosted_zone_id", "zone 1"]),
+        ("weight = 100", "weight = 256", &["route53.route53.weight", "256"]),
+        ("weight = 100", "weight = 0", &["route53.route53.weight", "0", "never answered"]),
+        ("set_identifier = \"regent\"", "", &["route53.route53.weight", "100", "set_identifier is missing"]),
+        ("set_identifier = \"regent\"", "set_identifier = \"\"", &["route53.route53.set_identifier"]),
+        ("ttl = \"5s\"", "ttl = \"2h\"", &["route53.route53.ttl", "2h"]),
+        ("timeout = \"5s\"", "timeout = \"1ms\"", &["route53.route53.timeout", "1ms"]),
+        (
+            url,
+            "endpoint_url = \"http://192.0.2.1:80\"",
+            &["route53.route53.endpoint_url", "192.0.2.1", "loopback"],
+        ),
+        (
+            url,
+            "endpoint_url = \"http://127.0.0.1.example.net\"",
+            &["route53.route53.endpoint_url", "loopback"],
+        ),
+        (url, "endpoint_url = \"route53\"", &["route53.route53.endpoint_url", "https://"]),
+        ("region = \"us-east-1\"", "region = \"US East\"", &["route53.route53.region", "US East"]),
+        ("profile = \"regent\"", "profile = \"\"", &["route53.route53.profile"]),
+        ("name = \"route53\"", "name = \"embedded\"", &["route53.name", "embedded"]),
+        ("name = \"route53\"", "name = \"Route 53\"", &["route53.name", "Route 53"]),
+        (
+            mode,
+            "mode = \"health-check\"",
+            &["route53.route53.hosted_zone_id", "health-check", "leave it out"],
+        ),
+        (mode, "mode = \"magic\"", &["magic"]),
+    ];
+    for (line, replacement, words) in cases {
+        refused(&with_route53(line, replacement), words);
+    }
+    let text = with_route53("", "");
+    refused(
+        &text.replace("\"embedded\", \"route53\"", "\"route53\", \"route53\""),
+        &["dns_providers", "given twice"],
+    );
+    for url in ["http://127.0.0.1:8053", "http://[::1]:8053", "http://localhost:1"] {
+        parse(&text.replace("https://route53.amazonaws.com", url)).unwrap();
+    }
+}
+
+#[test]
+fn health_checks_need_resolvers_and_nothing_else() {
+    let example = example();
+    let table = |rest: &str| {
+        let at = example.find("# Where the leader lives.").unwrap();
+        let text = example.replacen("[\"embedded\"]", "[\"checks\"]", 1);
+        format!(
+            "{}[[route53]]\nname = \"checks\"\nzone = \"db.example.org\"\nmode = \"health-check\"\n{rest}\n{}",
+            &text[..at],
+            &text[at..]
+        )
+    };
+    let config = parse(&table("resolvers = [\"192.0.2.53:53\"]")).unwrap();
+    assert!(
+        matches!(&config.route53["checks"].mode, Route53Mode::HealthCheck { resolvers } if resolvers.len() == 1)
+    );
+    refused(&table(""), &["route53.checks.resolvers", "is empty"]);
+    refused(&table("resolvers = [\"nowhere\"]"), &["resolvers"]);
+    refused(&table("ttl = \"5s\"\nresolvers = [\"192.0.2.53:53\"]"), &["route53.checks.ttl", "leave it out"]);
 }

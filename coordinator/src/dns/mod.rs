@@ -5,7 +5,11 @@
 //! Finding a higher epoch it changes nothing and says so: a late change of an older epoch never overwrites a newer one.
 
 pub mod embedded;
+mod health_check;
+pub mod look;
 mod question;
+#[cfg(feature = "route53")]
+pub mod route53;
 mod verify;
 
 use std::{collections::BTreeMap, net::IpAddr, net::SocketAddr, sync::Arc};
@@ -16,7 +20,7 @@ use tokio::net::{TcpListener, UdpSocket};
 
 use crate::{
     clock::Clock,
-    config::{Config, EMBEDDED},
+    config::{Config, EMBEDDED, Route53Mode},
     node::NodeError,
 };
 
@@ -41,7 +45,7 @@ pub struct Observed {
 }
 
 /// Why a provider does not show the record. To be tried again, except for `Superseded`.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum DnsError {
     /// A newer epoch is published.
     #[error("the record is of epoch {found} already, epoch {wanted} must not overwrite it")]
@@ -59,13 +63,16 @@ pub enum DnsError {
         /// What each server said.
         found: String,
     },
+    /// A call to the provider failed, or what it holds stands in the way.
+    #[error("{0}")]
+    Failed(String),
 }
 
 /// A place where names are published.
 #[tonic::async_trait]
 pub trait DnsProvider: Send + Sync {
     /// Its name in the configuration.
-    fn name(&self) -> &'static str;
+    fn name(&self) -> &str;
     /// Makes `name` lead to `record`, by compare-and-swap (module documentation).
     async fn ensure(&self, name: &str, record: &DnsRecord) -> Result<Ensured, DnsError>;
     /// What it shows now.
@@ -73,16 +80,37 @@ pub trait DnsProvider: Send + Sync {
 }
 
 /// Providers by name.
-pub type Providers = BTreeMap<&'static str, Arc<dyn DnsProvider>>;
+pub type Providers = BTreeMap<String, Arc<dyn DnsProvider>>;
 
 /// Those that the configuration asks for.
 pub fn providers(config: &Config, clock: &Clock) -> Providers {
     let mut providers: Providers = BTreeMap::new();
     if let Some(dns) = &config.dns {
         let embedded = verify::Embedded::new(dns.verify.clone(), clock.clone());
-        providers.insert(EMBEDDED, Arc::new(embedded));
+        providers.insert(EMBEDDED.to_owned(), Arc::new(embedded));
     }
+    add_route53(config, clock, &mut providers);
     providers
+}
+
+fn add_route53(config: &Config, clock: &Clock, providers: &mut Providers) {
+    #[cfg(feature = "route53")]
+    let pace = Arc::new(route53::Pace::new(clock.clone()));
+    for (name, settings) in &config.route53 {
+        let provider: Arc<dyn DnsProvider> = match &settings.mode {
+            Route53Mode::HealthCheck { resolvers } => {
+                Arc::new(health_check::HealthCheck::new(name.clone(), resolvers.clone(), clock.clone()))
+            }
+            #[cfg(feature = "route53")]
+            Route53Mode::Change(mode) => {
+                Arc::new(route53::Route53::new(name.clone(), mode.clone(), clock.clone(), pace.clone()))
+            }
+            // Refused when the configuration is read.
+            #[cfg(not(feature = "route53"))]
+            Route53Mode::Change(_) => continue,
+        };
+        providers.insert(name.clone(), provider);
+    }
 }
 
 /// Both sockets of the embedded server.

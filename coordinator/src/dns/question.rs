@@ -38,6 +38,7 @@ pub async fn ask(server: SocketAddr, name: &str, kind: RecordType) -> Result<Mes
     qname.set_fqdn(true);
     let id: u16 = rand::random();
     let mut message = Message::new(id, MessageType::Query, OpCode::Query);
+    message.metadata.recursion_desired = true;
     message.add_query(Query::query(qname, kind));
     let bytes = message.to_vec().map_err(|_| bad())?;
     let local: IpAddr =

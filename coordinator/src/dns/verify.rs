@@ -46,7 +46,7 @@ impl Embedded {
 
 #[tonic::async_trait]
 impl DnsProvider for Embedded {
-    fn name(&self) -> &'static str {
+    fn name(&self) -> &str {
         EMBEDDED
     }
 

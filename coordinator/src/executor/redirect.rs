@@ -11,12 +11,15 @@ use crate::dns::Ensured;
 
 const BACKOFF_FIRST: Duration = Duration::from_millis(50);
 const BACKOFF_MAX: Duration = Duration::from_secs(5);
+/// A failure that lasts so long is told: the first ones are often only a server that has not applied the last entry yet.
+const TELL_AFTER_MS: u64 = 2_000;
 /// Distinct errors that are proposed for one effect.
 const ERRORS_MAX: usize = 20;
 
 pub(super) async fn run(context: &Context, key: &EffectKey, provider: &str, name: &str, record: &DnsRecord) {
     let clock = &context.node.clock;
     let mut backoff = BACKOFF_FIRST;
+    let began_ms = clock.now_ms();
     let mut told: BTreeSet<String> = BTreeSet::new();
     while context.wanted(key) {
         let attempt = match context.node.providers.get(provider) {
@@ -25,6 +28,7 @@ pub(super) async fn run(context: &Context, key: &EffectKey, provider: &str, name
                 Err(format!("no provider {provider:?} is configured on node {}", context.node.config.node_id))
             }
         };
+        context.node.metrics.dns_attempt(provider, attempt.is_ok());
         let reason = match attempt {
             Ok(ensured) => {
                 let changed = ensured == Ensured::Changed;
@@ -37,8 +41,8 @@ pub(super) async fn run(context: &Context, key: &EffectKey, provider: &str, name
         };
         context.node.metrics.redirect_failures.add(1);
         tracing::warn!(provider, name, reason, "the DNS provider does not show the record; trying again");
-        // The first failures are often only a server that has not applied the last entry yet.
-        if backoff > BACKOFF_FIRST * 8 && told.len() < ERRORS_MAX && told.insert(reason.clone()) {
+        let lasts = clock.now_ms().saturating_sub(began_ms) >= TELL_AFTER_MS || backoff > BACKOFF_FIRST * 8;
+        if lasts && told.len() < ERRORS_MAX && told.insert(reason.clone()) {
             let outcome = Outcome::Unknown { reason };
             if !context.propose(Body::Outcome { key: key.clone(), outcome }).await {
                 return;
