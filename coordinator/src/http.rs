@@ -121,6 +121,22 @@ fn clusters(node: &Node, text: &mut Text) {
         let waits = cluster.operation.as_ref().is_some_and(|operation| operation.waiting.is_some());
         text.sample("regent_operation_waiting", &[("cluster", name.as_str())], u8::from(waits));
     }
+    text.head("regent_automation", "gauge", "1 for the mode of automation that is in force.");
+    for (name, cluster) in all() {
+        let labels = [("cluster", name.as_str()), ("mode", cluster.automation.name())];
+        text.sample("regent_automation", &labels, 1);
+    }
+    let help = "1 while a failover waits for an operator (approval, or acknowledgement of the last one).";
+    text.head("regent_failover_pending", "gauge", help);
+    for (name, cluster) in all() {
+        text.sample("regent_failover_pending", &[("cluster", name.as_str())], u8::from(cluster.pending.is_some()));
+    }
+    let help = "What is left, by this node's count, of the cooldown after an automatic failover.";
+    text.head("regent_cooldown_remaining_seconds", "gauge", help);
+    for (name, cluster) in all() {
+        let left_ms = inner.cooldowns.remaining_ms(now_ns, cluster).unwrap_or(0);
+        text.sample("regent_cooldown_remaining_seconds", &[("cluster", name.as_str())], left_ms as f64 / 1e3);
+    }
     text.head("regent_effects_waiting", "gauge", "Effects without an outcome.");
     for (name, cluster) in all() {
         text.sample("regent_effects_waiting", &[("cluster", name.as_str())], cluster.effects().len());

@@ -70,17 +70,20 @@ pub async fn tick(node: Arc<Node>) {
         node.clock.sleep(DETECTOR_INTERVAL).await;
         let wanted = {
             let mut inner = node.shared.lock();
-            if inner.leadership.is_none() {
+            let Inner { state, detector, cooldowns, leadership, .. } = &mut *inner;
+            let now_ns = node.clock.now_ns();
+            cooldowns.observe(now_ns, state);
+            if leadership.is_none() {
                 configured = false;
                 continue;
             }
-            let Inner { state, detector, .. } = &mut *inner;
             let mut wanted = Vec::new();
             if !configured {
                 wanted = node.config.clusters.iter().filter_map(|cluster| missing(cluster, state)).collect();
                 configured = true;
             }
-            wanted.extend(detector.tick(node.clock.now_ns(), state, node.config.peers.len()));
+            wanted.extend(cooldowns.over(now_ns, state));
+            wanted.extend(detector.tick(now_ns, state, node.config.peers.len()));
             wanted
         };
         for body in wanted {

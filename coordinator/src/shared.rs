@@ -11,7 +11,7 @@ use std::{
 };
 
 use regent_core::{
-    Confirmed, Detector, Leadership, LeaseTable, Position, Proposal, Rejection, Reply, State, encode_reply,
+    Confirmed, Cooldowns, Detector, Leadership, LeaseTable, Position, Proposal, Rejection, Reply, State, encode_reply,
 };
 use regent_raft::{LeadershipId, LogPosition, Machine};
 use regent_types::CoordinatorId;
@@ -27,6 +27,8 @@ pub struct Inner {
     pub leases: LeaseTable,
     /// The leader's memory of who was heard.
     pub detector: Detector,
+    /// This node's count of running cooldowns; kept by followers too.
+    pub cooldowns: Cooldowns,
     /// This node's leadership, as far as the two above know.
     pub leadership: Option<Leadership>,
 }
@@ -50,6 +52,7 @@ impl Shared {
             state: State::default(),
             leases: LeaseTable::new(),
             detector: Detector::new(),
+            cooldowns: Cooldowns::default(),
             leadership: None,
         };
         Self { inner: Mutex::new(inner), applied: watch::Sender::new(0), hook }

@@ -37,6 +37,13 @@ impl State {
                 RequestKind::Pause => procedure::automation::pause(self, &mut change, request),
                 RequestKind::Resume => procedure::automation::resume(self, &mut change, request),
                 RequestKind::AssumeFenced => procedure::failover::assume_fenced(self, &mut change, request),
+                RequestKind::SetAutomation { automation } => {
+                    procedure::automation::set_mode(self, &mut change, request, *automation)
+                }
+                RequestKind::Acknowledge => procedure::restraint::acknowledge(self, &mut change, request),
+                RequestKind::Approve { evidence } => {
+                    procedure::restraint::approve(self, &mut change, request, evidence)
+                }
             },
             Body::FenceProven { key, proof, candidates } => {
                 procedure::failover::fence_proven(self, &mut change, key, proof, candidates)
@@ -56,6 +63,12 @@ impl State {
             }
             Body::SyncConfirmed { cluster, member, epoch, received_lsn } => {
                 procedure::rejoin::sync_confirmed(self, &mut change, cluster, member, *epoch, *received_lsn)
+            }
+            Body::CooldownOver { cluster, operation, counted_ms } => {
+                procedure::restraint::cooldown_over(self, &mut change, cluster, *operation, *counted_ms)
+            }
+            Body::Withdraw { cluster, epoch, found } => {
+                procedure::restraint::withdraw(self, &mut change, cluster, *epoch, found)
             }
         };
         reply?;

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use regent_types::{ClusterName, LeaseTerms, MemberName, Region};
+use regent_types::{Automation, ClusterName, LeaseTerms, MemberName, Region};
 use serde::{Deserialize, Serialize};
 
 /// One member as configured.
@@ -55,6 +55,13 @@ pub struct Policy {
     pub sync_window_ms: u64,
     /// A candidate that lagged more than this at last contact waits for an operator's consent, bytes.
     pub max_lag_bytes: Option<u64>,
+    /// After an automatic failover the next one waits for an operator's acknowledgement for this long, ms; 0: never.
+    #[serde(default = "cooldown_default")]
+    pub cooldown_ms: u64,
+}
+
+fn cooldown_default() -> u64 {
+    3_600_000
 }
 
 /// One cluster as configured.
@@ -74,6 +81,13 @@ pub struct ClusterConfig {
     pub members: BTreeMap<MemberName, MemberConfig>,
     /// Its numbers.
     pub policy: Policy,
+    /// How much happens by itself when the cluster is added; changed afterwards by an operator's request.
+    #[serde(default = "automation_default")]
+    pub automation: Automation,
+}
+
+fn automation_default() -> Automation {
+    Automation::Automatic
 }
 
 /// A value or a relation that is not acceptable.

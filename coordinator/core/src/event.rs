@@ -41,6 +41,18 @@ pub enum EventKind {
     Paused,
     /// Automation was resumed.
     Resumed,
+    /// The mode of automation was changed.
+    AutomationChanged,
+    /// A failover waits for an operator's approval, or for the acknowledgement of the one before.
+    Pending,
+    /// The reason of a pending failover is gone.
+    Withdrawn,
+    /// An operator approved what was pending.
+    Approved,
+    /// An operator has taken note of the last automatic failover.
+    Acknowledged,
+    /// The next automatic failover needs no acknowledgement any more.
+    CooldownOver,
 }
 
 /// One event, kept in the replicated state for `watch`.

@@ -1,7 +1,7 @@
 //! Proposals: the only things that enter the log.
 
 use regent_types::{
-    BootId, CandidateReport, ClusterName, CoordinatorId, EffectKey, Epoch, FencedEvidence, InstanceId, Lsn,
+    Automation, BootId, CandidateReport, ClusterName, CoordinatorId, EffectKey, Epoch, FencedEvidence, InstanceId, Lsn,
     MemberName, OperationId, Outcome, RequestId,
 };
 use serde::{Deserialize, Serialize};
@@ -77,6 +77,24 @@ pub enum Body {
         /// What it had received.
         received_lsn: Lsn,
     },
+    /// The leader has counted the cooldown after an automatic failover to its end.
+    CooldownOver {
+        /// The cluster.
+        cluster: ClusterName,
+        /// The failover that began it.
+        operation: OperationId,
+        /// For how long the leader has seen it, ms.
+        counted_ms: u64,
+    },
+    /// The primary that a pending failover is about is well again.
+    Withdraw {
+        /// The cluster.
+        cluster: ClusterName,
+        /// The epoch that was meant.
+        epoch: Epoch,
+        /// What is well, with numbers.
+        found: String,
+    },
 }
 
 /// The detector's wish for an operation.
@@ -146,4 +164,16 @@ pub enum RequestKind {
     Resume,
     /// Take the risk that the fenced epoch's instance still writes: an exception to promise 1.
     AssumeFenced,
+    /// Change how much happens by itself.
+    SetAutomation {
+        /// The mode wanted.
+        automation: Automation,
+    },
+    /// Take note of the last automatic failover: the next one need not wait.
+    Acknowledge,
+    /// Let what is pending begin.
+    Approve {
+        /// What the leader knew.
+        evidence: Evidence,
+    },
 }

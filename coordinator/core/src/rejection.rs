@@ -56,6 +56,36 @@ pub enum Rejection {
         /// `paused` or `automatic`.
         automation: String,
     },
+    /// It is declared already and waits for an operator.
+    #[error("{what} waits for an operator: {why}")]
+    Pending {
+        /// E.g. `failover of eu-north-1`.
+        what: String,
+        /// What is waited for.
+        why: String,
+    },
+    /// Nothing waits for an approval.
+    #[error("nothing of cluster {cluster} waits for an approval (automation is {automation})")]
+    NothingPending {
+        /// The cluster.
+        cluster: ClusterName,
+        /// Its mode.
+        automation: String,
+    },
+    /// Nothing is to be acknowledged.
+    #[error("cluster {cluster} has no automatic failover that waits to be acknowledged")]
+    NothingToAcknowledge {
+        /// The cluster.
+        cluster: ClusterName,
+    },
+    /// The mode forbids it.
+    #[error("automation is {automation}: {problem}")]
+    WrongMode {
+        /// The mode.
+        automation: String,
+        /// What cannot be done in it.
+        problem: String,
+    },
     /// Nobody could take over: the primary is left alone.
     #[error("no member could take over: {reasons}")]
     NoCandidate {

@@ -11,7 +11,7 @@ use regent_types::{
 };
 use serde::{Deserialize, Serialize};
 
-use crate::{ClusterConfig, Effect, Event, Operation};
+use crate::{ClusterConfig, Cooldown, Effect, Event, Operation, Pending};
 
 /// Newest events kept for `watch`.
 pub(crate) const EVENTS_KEPT: usize = 2_000;
@@ -128,6 +128,19 @@ pub struct Cluster {
     pub next_operation: u64,
     /// Request ids answered before, oldest first, with their operation (if they started one).
     pub requests: VecDeque<(RequestId, Option<OperationId>)>,
+    /// What *resume* leads back to.
+    #[serde(default = "resumed_default")]
+    pub resumed: Automation,
+    /// The automatic failover after which the next one waits.
+    #[serde(default)]
+    pub cooldown: Option<Cooldown>,
+    /// A failover that waits for an operator; nothing is fenced for it.
+    #[serde(default)]
+    pub pending: Option<Pending>,
+}
+
+fn resumed_default() -> Automation {
+    Automation::Automatic
 }
 
 impl Cluster {

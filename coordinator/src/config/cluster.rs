@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, net::IpAddr, time::Duration};
 
 use regent_core::{ClusterConfig, ConfigError, MemberConfig, Policy};
-use regent_types::{ClusterName, LeaseTerms, MemberName, Region};
+use regent_types::{Automation, ClusterName, LeaseTerms, MemberName, Region};
 use serde::Deserialize;
 
 use super::{EMBEDDED, refuse};
@@ -18,9 +18,15 @@ pub(super) struct ClusterTable {
     #[serde(default = "default_providers")]
     dns_providers: Vec<String>,
     initial_primary: MemberName,
+    #[serde(default = "default_automation")]
+    automation: Automation,
     #[serde(default)]
     policy: PolicyTable,
     member: Vec<MemberTable>,
+}
+
+fn default_automation() -> Automation {
+    Automation::Automatic
 }
 
 fn default_ttl() -> Duration {
@@ -86,6 +92,8 @@ struct PolicyTable {
     #[serde(with = "humantime_serde")]
     sync_window: Duration,
     max_lag_bytes: Option<u64>,
+    #[serde(with = "humantime_serde")]
+    cooldown: Duration,
 }
 
 impl Default for PolicyTable {
@@ -108,6 +116,7 @@ impl Default for PolicyTable {
             sync_lag_bytes_max: 16 << 20,
             sync_window: s(10),
             max_lag_bytes: None,
+            cooldown: s(3600),
         }
     }
 }
@@ -177,7 +186,9 @@ impl ClusterTable {
                 sync_lag_bytes_max: policy.sync_lag_bytes_max,
                 sync_window_ms: ms(policy.sync_window),
                 max_lag_bytes: policy.max_lag_bytes,
+                cooldown_ms: ms(policy.cooldown),
             },
+            automation: self.automation,
             name,
         })
     }

@@ -3,6 +3,7 @@
 
 mod agent;
 pub mod auth;
+mod judge;
 mod operator;
 mod peer;
 mod relay;

@@ -5,8 +5,8 @@ use std::{pin::Pin, sync::Arc, time::Duration};
 
 use regent_core::{Body, OperatorRequest, RequestKind};
 use regent_proto::v1::{
-    AssumeFencedReply, AssumeFencedRequest, AutomationReply, AutomationRequest, Event, FailoverReply,
-    FailoverRequest, HistoryReply, HistoryRequest, OperationReport, OperationRequest, StatusReply,
+    AcknowledgeReply, AcknowledgeRequest, ApproveReply, ApproveRequest, AssumeFencedReply, AssumeFencedRequest, AutomationReply, AutomationRequest, Event, FailoverReply,
+    FailoverRequest, HistoryReply, HistoryRequest, OperationReport, OperationRequest, SetAutomationReply, SetAutomationRequest, StatusReply,
     StatusRequest, WatchRequest, failover_reply::Answer, operator_service_client::OperatorServiceClient,
     operator_service_server::OperatorService,
 };
@@ -22,7 +22,7 @@ use super::{
 use crate::{node::Node, proposer::ProposeFailure};
 
 /// Longest wait for the leader on behalf of a caller.
-const RELAY_TIMEOUT: Duration = Duration::from_secs(8);
+pub(super) const RELAY_TIMEOUT: Duration = Duration::from_secs(8);
 /// Longest wait for a status of the leader before this node's own is given.
 const STATUS_TIMEOUT: Duration = Duration::from_secs(2);
 /// Operations returned when no limit is given.
@@ -36,16 +36,16 @@ pub struct Operators {
     pub gate: Gate,
 }
 
-type Answered<T> = Result<Response<T>, Status>;
+pub(super) type Answered<T> = Result<Response<T>, Status>;
 
 /// Who answers a call that only the leader can.
-enum Way {
+pub(super) enum Way {
     Here,
     There(Box<OperatorServiceClient<Channel>>),
 }
 
 impl Operators {
-    fn way(&self, caller: &Caller) -> Result<Way, Status> {
+    pub(super) fn way(&self, caller: &Caller) -> Result<Way, Status> {
         if self.node.led.borrow().is_some() {
             return Ok(Way::Here);
         }
@@ -59,7 +59,7 @@ impl Operators {
         Ok(Way::There(Box::new(OperatorServiceClient::new(channel))))
     }
 
-    async fn in_time<T>(&self, limit: Duration, call: impl Future<Output = Answered<T>>) -> Answered<T> {
+    pub(super) async fn in_time<T>(&self, limit: Duration, call: impl Future<Output = Answered<T>>) -> Answered<T> {
         let late =
             || Status::unavailable("the leader did not answer in time; try again with the same request_id");
         self.node.clock.within(limit, call).await.unwrap_or_else(|| Err(late()))
@@ -79,7 +79,7 @@ impl Operators {
     }
 
     /// Proposes a request and returns what it started.
-    async fn propose(&self, request: OperatorRequest) -> Result<regent_core::Applied, Status> {
+    pub(super) async fn propose(&self, request: OperatorRequest) -> Result<regent_core::Applied, Status> {
         match self.node.proposer.propose(Body::Request(request)).await {
             Ok(applied) => Ok(applied),
             Err(ProposeFailure::Rejected(rejection)) => Err(view::rejected(&rejection)),
@@ -93,7 +93,7 @@ impl Operators {
     }
 
     /// Before a mutation: a deposed leader must not answer from what it believes.
-    async fn confirmed(&self) -> Result<regent_core::Leadership, Status> {
+    pub(super) async fn confirmed(&self) -> Result<regent_core::Leadership, Status> {
         let deadline = self.node.clock.deadline(Duration::from_secs(2));
         match self.node.raft.confirm_leadership(deadline).await {
             Ok(confirmed) => Ok(crate::shared::leadership(confirmed.leadership)),
@@ -198,14 +198,18 @@ impl Operators {
         } else {
             self.propose(request).await?.epoch
         };
-        let automation =
-            if pause { regent_types::Automation::Paused } else { regent_types::Automation::Automatic };
+        let resumed = {
+            let inner = self.node.shared.lock();
+            let known = inner.state.clusters.get(&cluster);
+            known.map_or(regent_types::Automation::Automatic, |known| known.resumed)
+        };
+        let automation = if pause { regent_types::Automation::Paused } else { resumed };
         let automation = view::automation(automation) as i32;
         Ok(Response::new(AutomationReply { automation, epoch: epoch.0, changed }))
     }
 }
 
-fn cluster_name(value: &str) -> Result<ClusterName, Status> {
+pub(super) fn cluster_name(value: &str) -> Result<ClusterName, Status> {
     ClusterName::new(value).map_err(|error| Status::invalid_argument(format!("cluster: {error}")))
 }
 
@@ -214,11 +218,11 @@ fn member_name(field: &str, value: Option<&str>) -> Result<Option<MemberName>, S
     parsed.map_err(|error| Status::invalid_argument(format!("{field}: {error}")))
 }
 
-fn request_id(value: &str) -> Result<RequestId, Status> {
+pub(super) fn request_id(value: &str) -> Result<RequestId, Status> {
     RequestId::new(value).map_err(|error| Status::invalid_argument(format!("request_id: {error}")))
 }
 
-fn reason(value: &str) -> Result<String, Status> {
+pub(super) fn reason(value: &str) -> Result<String, Status> {
     let reason = value.trim();
     if reason.is_empty() {
         return Err(Status::invalid_argument("reason: is empty; say why, it is kept with the operation"));
@@ -332,6 +336,21 @@ impl OperatorService for Operators {
     async fn resume(&self, request: Request<AutomationRequest>) -> Answered<AutomationReply> {
         let caller = self.gate.operator(&request)?;
         self.automation(caller, request.into_inner(), false).await
+    }
+
+    async fn set_automation(&self, request: Request<SetAutomationRequest>) -> Answered<SetAutomationReply> {
+        let caller = self.gate.operator(&request)?;
+        self.set_mode(caller, request.into_inner()).await
+    }
+
+    async fn acknowledge(&self, request: Request<AcknowledgeRequest>) -> Answered<AcknowledgeReply> {
+        let caller = self.gate.operator(&request)?;
+        self.take_note(caller, request.into_inner()).await
+    }
+
+    async fn approve(&self, request: Request<ApproveRequest>) -> Answered<ApproveReply> {
+        let caller = self.gate.operator(&request)?;
+        self.say_go(caller, request.into_inner()).await
     }
 
     async fn assume_fenced(&self, request: Request<AssumeFencedRequest>) -> Answered<AssumeFencedReply> {

@@ -10,6 +10,28 @@ pub enum Automation {
     Automatic,
     /// Nothing starts by itself; leases and self-fencing go on.
     Paused,
+    /// A failover is declared as pending, with everything that it needs; nothing is fenced before an operator says go.
+    Approve,
+    /// Nothing is done at all: what would have been done is logged and counted. No leases, no fencing, no directives.
+    Observe,
+}
+
+impl Automation {
+    /// Its name in configuration files, events and messages.
+    pub fn name(self) -> &'static str {
+        match self {
+            Automation::Automatic => "automatic",
+            Automation::Paused => "paused",
+            Automation::Approve => "approve",
+            Automation::Observe => "observe",
+        }
+    }
+}
+
+impl std::fmt::Display for Automation {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.pad(self.name())
+    }
 }
 
 /// The numbers of the lease protocol (DESIGN section 5): the same on every coordinator, from the replicated policy.

@@ -121,6 +121,8 @@ impl Deployment {
             ("validate_timeout", "\"30s\"".into()),
             ("rewind_timeout", "\"60s\"".into()),
             ("sync_window", text(timing.sync_window)),
+            // Scenarios fail over again and again; flap damping has its own.
+            ("cooldown", "\"0s\"".into()),
         ];
         let mut policy: Vec<(String, String)> =
             scaled.into_iter().map(|(key, value)| (key.to_owned(), value)).collect();

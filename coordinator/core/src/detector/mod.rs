@@ -125,6 +125,7 @@ impl Detector {
         for (name, cluster) in &state.clusters {
             let mut wishes: Vec<Body> = self.overdue(now_ns, name, cluster).into_iter().collect();
             wishes.extend(self.sync_confirmed(now_ns, name, cluster));
+            wishes.extend(self.withdraw(now_ns, cluster));
             wishes.extend(self.trigger(now_ns, name, cluster, voters).map(Body::Declare));
             self.refusals.remove(name);
             for body in wishes {

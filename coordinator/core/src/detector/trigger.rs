@@ -33,6 +33,24 @@ impl Detector {
             .or_else(|| self.rejoin(now_ns, cluster))
     }
 
+    /// The primary of a pending failover is heard and well.
+    pub(super) fn withdraw(&self, now_ns: u64, cluster: &Cluster) -> Option<Body> {
+        let pending = cluster.pending.as_ref()?;
+        let appointment = cluster.leasable()?;
+        let policy = &cluster.config.policy;
+        let (heartbeat, age_ms) = self.fresh(now_ns, cluster, &appointment.member)?;
+        let report = &heartbeat.report;
+        let well = heartbeat.instance == appointment.instance
+            && report.postgres.accepting
+            && local_trouble(heartbeat, age_ms, policy.disk_stall_timeout_ms, policy.postgres_down_timeout_ms)
+                .is_none();
+        well.then(|| Body::Withdraw {
+            cluster: cluster.config.name.clone(),
+            epoch: pending.epoch,
+            found: format!("heard {age_ms} ms ago, PostgreSQL accepts connections"),
+        })
+    }
+
     fn declare(&self, now_ns: u64, cluster: &Cluster, member: &MemberName, trigger: Trigger) -> Declare {
         Declare {
             cluster: cluster.config.name.clone(),

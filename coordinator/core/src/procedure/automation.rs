@@ -1,4 +1,4 @@
-//! Pause and resume, and the memory of request ids.
+//! The modes of automation: pause, resume, set; and the memory of request ids.
 
 use regent_types::{Automation, OperationId};
 
@@ -14,13 +14,38 @@ pub(crate) fn pause(
     set(state, change, request, Automation::Paused)
 }
 
-/// Starts automation again.
+/// Starts automation again, in the mode that was set before.
 pub(crate) fn resume(
     state: &mut State,
     change: &mut Change,
     request: &OperatorRequest,
 ) -> Result<(), Rejection> {
-    set(state, change, request, Automation::Automatic)
+    let known = cluster(state, &request.cluster)?;
+    let mode = known.resumed;
+    if known.automation != Automation::Paused && seen(known, request).is_none() {
+        check_epoch(known, request.expected_epoch)?;
+        return Err(Rejection::AlreadyThere { automation: known.automation.name().to_owned() });
+    }
+    set(state, change, request, mode)
+}
+
+/// Sets the mode. While paused, it is what *resume* leads to.
+pub(crate) fn set_mode(
+    state: &mut State,
+    change: &mut Change,
+    request: &OperatorRequest,
+    automation: Automation,
+) -> Result<(), Rejection> {
+    let known = cluster(state, &request.cluster)?;
+    if automation == Automation::Observe && known.appointment.is_some() && seen(known, request).is_none() {
+        check_epoch(known, request.expected_epoch)?;
+        return Err(Rejection::WrongMode {
+            automation: known.automation.name().to_owned(),
+            problem: "observe is for a cluster that another tool leads, and this one has a primary of Regent's"
+                .to_owned(),
+        });
+    }
+    set(state, change, request, automation)
 }
 
 fn set(
@@ -35,16 +60,25 @@ fn set(
         return Ok(());
     }
     check_epoch(cluster, request.expected_epoch)?;
-    let paused = automation == Automation::Paused;
-    let (kind, name) = if paused { (EventKind::Paused, "paused") } else { (EventKind::Resumed, "automatic") };
     if cluster.automation == automation {
-        return Err(Rejection::AlreadyThere { automation: name.to_owned() });
+        return Err(Rejection::AlreadyThere { automation: automation.name().to_owned() });
     }
+    let was_paused = cluster.automation == Automation::Paused;
+    let kind = match automation {
+        Automation::Paused => EventKind::Paused,
+        _ if was_paused => EventKind::Resumed,
+        _ => EventKind::AutomationChanged,
+    };
     cluster.automation = automation;
+    if automation != Automation::Paused {
+        cluster.resumed = automation;
+    }
+    // Declared again under the new mode while its reason lasts.
+    cluster.pending = None;
     let who = format!("{}: {}", request.actor, request.reason);
-    cluster.paused_by = paused.then(|| who.clone());
+    cluster.paused_by = (automation == Automation::Paused).then(|| who.clone());
     remember(cluster, request, None);
-    change.event(cluster, kind, "7 automation", None, format!("automation is {name} ({who})"));
+    change.event(cluster, kind, "7 automation", None, format!("automation is {automation} ({who})"));
     Ok(())
 }
 

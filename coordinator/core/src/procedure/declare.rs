@@ -11,6 +11,7 @@ use super::{
     check_epoch, check_interruptible, cluster,
     failover::{begin_fence, promote_first},
     rejoin::begin_rejoin,
+    restraint,
     steps::{self, Start},
 };
 use crate::{
@@ -43,8 +44,12 @@ fn check_member(cluster: &Cluster, member: &MemberName) -> Result<(), Rejection>
 
 pub(super) fn check_automatic(cluster: &Cluster) -> Result<(), Rejection> {
     match cluster.automation {
-        Automation::Automatic => Ok(()),
+        Automation::Automatic | Automation::Approve => Ok(()),
         Automation::Paused => Err(Rejection::Paused { by: cluster.paused_by.clone().unwrap_or_default() }),
+        Automation::Observe => Err(Rejection::WrongMode {
+            automation: cluster.automation.name().to_owned(),
+            problem: "nothing is changed".to_owned(),
+        }),
     }
 }
 
@@ -88,11 +93,19 @@ fn automatic_failover(
         return Err(Rejection::NotPrimary { member: declare.member.clone(), epoch: cluster.epoch });
     }
     check_interruptible(cluster)?;
+    let restrained = restraint::restrained(cluster);
     // After a restart of its guard the primary itself can be re-appointed.
-    if !matches!(declare.trigger, Trigger::InstanceChanged { .. }) {
+    let restarted = matches!(declare.trigger, Trigger::InstanceChanged { .. });
+    if !restarted {
         check_candidates(cluster, &declare.evidence, None)?;
+        if let Some(why) = restrained {
+            return restraint::declare_pending(cluster, change, declare, why);
+        }
     }
-    let reason = describe(&declare.trigger, &declare.member);
+    let mut reason = describe(&declare.trigger, &declare.member);
+    if let Some(why) = &restrained {
+        reason.push_str(&format!("; only {} itself may be appointed again ({why})", declare.member));
+    }
     let start = Start {
         kind: Kind::Failover,
         trigger: declare.trigger.clone(),
@@ -102,6 +115,11 @@ fn automatic_failover(
     };
     supersede(cluster, change, &start.reason);
     steps::begin(cluster, change, start);
+    if !restarted {
+        restraint::begin_cooldown(cluster, change);
+    } else if restrained.is_some() {
+        super::running(cluster).wanted = Some(declare.member.clone());
+    }
     begin_fence(cluster, change);
     Ok(())
 }
@@ -184,7 +202,7 @@ fn consent(
 }
 
 /// Somebody who is heard and in sync could take over.
-fn check_candidates(
+pub(super) fn check_candidates(
     cluster: &Cluster,
     evidence: &Evidence,
     wanted: Option<&MemberName>,
@@ -229,7 +247,7 @@ pub(crate) fn supersede(cluster: &mut Cluster, change: &mut Change, by: &str) {
     steps::finish(cluster, change, result, "superseded".into());
 }
 
-fn describe(trigger: &Trigger, member: &MemberName) -> String {
+pub(super) fn describe(trigger: &Trigger, member: &MemberName) -> String {
     match trigger {
         Trigger::Partition { silent_ms } => {
             format!("no coordinator that reaches the leader has heard {member} for {silent_ms} ms")

@@ -20,7 +20,7 @@ use super::{
     automation::{remember, seen},
     check_effect, check_epoch, cluster,
     declare::declared,
-    running,
+    restraint, running,
     steps::{add_effect, enter, retire, retire_all},
 };
 use crate::{
@@ -31,6 +31,8 @@ use crate::{
 /// Decides the fence of the current appointment and asks for a proof.
 pub(crate) fn begin_fence(cluster: &mut Cluster, change: &mut Change) {
     let from = cluster.appointment.clone().expect("checked: there is an appointment");
+    // Whatever waited to begin was about this primary, and this operation ends its epoch.
+    cluster.pending = None;
     declared(cluster, change, &from.member);
     let reason = running(cluster).reason.clone();
     enter(running(cluster), change, Step::Fence, reason);
@@ -321,7 +323,13 @@ fn promote(
     initialize: bool,
 ) {
     let epoch = authority::appoint(cluster, member.clone(), instance, boot);
-    running(cluster).target = Some(member.clone());
+    let operation = running(cluster);
+    operation.target = Some(member.clone());
+    // A re-appointment that went to another member is a failover by itself like any other.
+    let moved = operation.from.as_ref().is_some_and(|from| from.member != *member);
+    if moved && matches!(operation.trigger, Trigger::InstanceChanged { .. }) && operation.actor == "regent" {
+        restraint::begin_cooldown(cluster, change);
+    }
     let text = format!("{member} is appointed at epoch {epoch}, bound to instance {instance}");
     change.event(cluster, EventKind::Appointed, "5.5 appointment", Some(member), text);
     let replay_timeout_ms = cluster.config.policy.replay_timeout_ms;

@@ -22,7 +22,7 @@ pub(crate) fn configure(
     }
     let cluster = Cluster {
         config: config.clone(),
-        automation: Automation::Automatic,
+        automation: config.automation,
         paused_by: None,
         epoch: Epoch::NONE,
         appointment: None,
@@ -34,6 +34,12 @@ pub(crate) fn configure(
         finished: VecDeque::new(),
         next_operation: 0,
         requests: VecDeque::new(),
+        resumed: match config.automation {
+            Automation::Paused => Automation::Automatic,
+            mode => mode,
+        },
+        cooldown: None,
+        pending: None,
     };
     let text = format!("cluster {} with {} members", config.name, config.members.len());
     change.event(&cluster, EventKind::ClusterConfigured, "configuration", None, text);

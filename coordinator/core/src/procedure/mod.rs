@@ -7,6 +7,7 @@ pub(crate) mod membership;
 pub(crate) mod outcome;
 pub(crate) mod redirect;
 pub(crate) mod rejoin;
+pub(crate) mod restraint;
 mod steps;
 
 use regent_types::{ClusterName, EffectKey, Epoch, MemberName, OperationId};

@@ -2,16 +2,16 @@
 //!
 //! | command | what it does |
 //! | --- | --- |
-//! | `world a b` | a configured cluster `gravl`, nothing appointed; `max_lag=BYTES`, `dns=embedded,route53` |
+//! | `world a b` | a configured cluster `gravl`, nothing appointed; `max_lag=BYTES`, `cooldown=MS`, `automation=approve`, `dns=embedded,route53` |
 //! | `healthy a b` | the same, led to *sync confirmed*; `healthy a b / rides: x y` makes a second cluster |
-//! | `set a silent`, `heard`, `down`, `disk=EIO`, `lsn=0/900`, `system=1`, `refused=WHY` | changes a member's facts |
+//! | `set a silent`, `heard`, `down`, `up`, `disk=EIO`, `lsn=0/900`, `system=1`, `refused=WHY` | changes a member's facts |
 //! | `restart a`, `reboot a` | its guard starts anew, in the same boot or in another one |
 //! | `run 5s` | heartbeats, leases, relays, detector: nobody answers effects |
 //! | `auto 5s` | the same, and everybody answers as a healthy member would |
 //! | `answer EFFECT` | the healthy answer to the effect of that name; with `late`, to one that was retired |
 //! | `refuse EFFECT WHY`, `unknown EFFECT WHY` | the other outcomes |
 //! | `leader 2` | another leadership; with `forgets`, no ages are inherited; `relays on`, `relays off` |
-//! | `operator failover to=b consent=b epoch=1 id=r1 dry` | and `operator pause`, `resume`, `assume-fenced` |
+//! | `operator failover to=b consent=b epoch=1 id=r1 dry` | and `operator pause`, `resume`, `assume-fenced`, `acknowledge`, `approve`, `automation MODE` |
 //! | `status` | one line; `verdicts`: why each candidate lost; `loss`: of the last failover |
 //!
 //! `@rides COMMAND` names another cluster than `gravl`.
@@ -21,7 +21,7 @@ use std::collections::BTreeMap;
 use regent_core::{
     Body, Effect, EffectKind, EventKind, Kind, OperatorRequest, Reply, RequestKind, SyncState,
 };
-use regent_types::{Directive, DiskProbe, Epoch, Outcome, RequestId, SystemId};
+use regent_types::{Automation, Directive, DiskProbe, Epoch, Outcome, RequestId, SystemId};
 
 use super::world::{Seen, World, cluster_name, config, effect_name, member_name, outcome};
 
@@ -78,6 +78,9 @@ impl Script {
             let mut made = config(name, &members);
             for (key, value) in settings {
                 match key {
+                    "cooldown" => made.policy.cooldown_ms = value.parse().unwrap(),
+                    "automation" if value == "approve" => made.automation = Automation::Approve,
+                    "automation" if value == "observe" => made.automation = Automation::Observe,
                     "max_lag" => made.policy.max_lag_bytes = Some(value.parse().unwrap()),
                     "dns" => made.dns_providers = value.split(',').map(str::to_owned).collect(),
                     _ => panic!("no setting {key}"),
@@ -168,6 +171,7 @@ impl Script {
         match fact.split_once('=').unwrap_or((fact, "")) {
             ("silent", _) => member.silent = true,
             ("heard", _) => member.silent = false,
+            ("up", _) => member.down_since_ns = None,
             ("down", _) => member.down_since_ns = Some(now_ns),
             ("disk", error) => member.probe = DiskProbe::Failed { error: error.into() },
             ("lsn", lsn) => member.lsn = lsn.parse().unwrap(),
@@ -193,6 +197,13 @@ impl Script {
             "pause" => RequestKind::Pause,
             "resume" => RequestKind::Resume,
             "assume-fenced" => RequestKind::AssumeFenced,
+            "acknowledge" => RequestKind::Acknowledge,
+            "approve" => RequestKind::Approve { evidence },
+            "automation" => {
+                let wanted = [Automation::Automatic, Automation::Approve, Automation::Observe];
+                let automation = wanted.into_iter().find(|mode| args.contains(&mode.name()));
+                RequestKind::SetAutomation { automation: automation.expect("a mode") }
+            }
             other => panic!("no request {other}"),
         };
         let body = Body::Request(OperatorRequest {

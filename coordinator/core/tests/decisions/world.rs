@@ -3,11 +3,11 @@
 use std::collections::BTreeMap;
 
 use regent_core::{
-    Applied, Body, Cluster, ClusterConfig, Confirmed, Detector, Effect, EffectKind, FenceProof, Leadership,
+    Applied, Body, Cluster, ClusterConfig, Confirmed, Cooldowns, Detector, Effect, EffectKind, FenceProof, Leadership,
     LeaseTable, MemberConfig, Policy, Position, Proposal, Reply, State,
 };
 use regent_types::{
-    CandidateReport, ClusterName, CoordinatorId, Directive, EffectKey, Epoch, Evidence, FencedEvidence,
+    Automation, CandidateReport, ClusterName, CoordinatorId, Directive, EffectKey, Epoch, Evidence, FencedEvidence,
     InstanceId, LeaseDecision, LeaseTerms, Lsn, MemberName, Outcome, Region,
 };
 
@@ -40,6 +40,7 @@ pub fn policy() -> Policy {
         sync_lag_bytes_max: 0x100,
         sync_window_ms: 3_000,
         max_lag_bytes: None,
+        cooldown_ms: 0,
     }
 }
 
@@ -61,6 +62,7 @@ pub fn config(name: &str, members: &[&str]) -> ClusterConfig {
         initial_primary: member_name(members[0]),
         members: members.iter().enumerate().map(|(i, m)| (member_name(m), member(i + 1))).collect(),
         policy: policy(),
+        automation: Automation::Automatic,
     }
 }
 
@@ -76,6 +78,7 @@ pub struct World {
     pub state: State,
     pub leases: LeaseTable,
     pub detector: Detector,
+    pub cooldowns: Cooldowns,
     pub leadership: Leadership,
     pub now_ns: u64,
     pub members: BTreeMap<(ClusterName, MemberName), Member>,
@@ -97,6 +100,7 @@ impl World {
             state: State::default(),
             leases: LeaseTable::new(),
             detector: Detector::new(),
+            cooldowns: Cooldowns::default(),
             leadership,
             now_ns: 1_000 * SECOND_NS,
             members: BTreeMap::new(),
@@ -215,7 +219,10 @@ impl World {
                 self.detector.on_relay_report(self.now_ns, node, Vec::new());
             }
         }
-        for body in self.detector.tick(self.now_ns, &self.state, 3) {
+        self.cooldowns.observe(self.now_ns, &self.state);
+        let over = self.cooldowns.over(self.now_ns, &self.state);
+        let wishes = self.detector.tick(self.now_ns, &self.state, 3);
+        for body in over.into_iter().chain(wishes) {
             self.see(Seen::Proposed(Box::new(body.clone())));
             let _ = self.propose(body);
         }

@@ -113,7 +113,9 @@ fn config(members: usize, lease: LeaseTerms) -> ClusterConfig {
             sync_lag_bytes_max: 0,
             sync_window_ms: 1,
             max_lag_bytes: None,
+            cooldown_ms: 0,
         },
+        automation: regent_types::Automation::Automatic,
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod operation;
 mod plan;
+mod restraint;
 mod status;
 
 use regent_core::{Event, EventKind, Rejection, Step};
@@ -47,6 +48,12 @@ fn event_name(kind: EventKind) -> &'static str {
         EventKind::Ended => "ended",
         EventKind::Paused => "paused",
         EventKind::Resumed => "resumed",
+        EventKind::AutomationChanged => "automation_changed",
+        EventKind::Pending => "pending",
+        EventKind::Withdrawn => "withdrawn",
+        EventKind::Approved => "approved",
+        EventKind::Acknowledged => "acknowledged",
+        EventKind::CooldownOver => "cooldown_over",
     }
 }
 
@@ -70,6 +77,8 @@ pub fn automation(automation: Automation) -> v1::Automation {
     match automation {
         Automation::Automatic => v1::Automation::Automatic,
         Automation::Paused => v1::Automation::Paused,
+        Automation::Approve => v1::Automation::Approve,
+        Automation::Observe => v1::Automation::Observe,
     }
 }
 

@@ -97,8 +97,9 @@ fn trigger(trigger: &Trigger) -> v1::Trigger {
     }
 }
 
-fn why(operation: &Operation) -> String {
-    let found = match &operation.trigger {
+/// What the detector found, in words; nothing for an operator's request.
+pub(super) fn found(trigger: &Trigger) -> String {
+    match trigger {
         Trigger::Bootstrap => "a new cluster".to_owned(),
         Trigger::Partition { silent_ms } => {
             format!("no coordinator heard the primary's agent for {silent_ms} ms")
@@ -110,7 +111,11 @@ fn why(operation: &Operation) -> String {
         }
         Trigger::Operator => String::new(),
         Trigger::NotInSync { why } => format!("the member is not in sync: {why}"),
-    };
+    }
+}
+
+fn why(operation: &Operation) -> String {
+    let found = found(&operation.trigger);
     match (found.is_empty(), operation.reason.is_empty()) {
         (true, _) => operation.reason.clone(),
         (false, true) => found,

@@ -103,6 +103,7 @@ fn cluster_status(node: &Node, inner: &Inner, cluster: &Cluster, wall_ms: u64) -
             lag_bytes_max: policy.max_lag_bytes,
             lag_ms_max: None,
         }),
+        restraint: super::restraint::restraint(inner, cluster, now_ns),
         lease_bound_remaining_ms: lease_left_ns(inner, cluster, now_ns).map(|left_ns| left_ns / 1_000_000),
     }
 }
