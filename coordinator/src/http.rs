@@ -129,7 +129,11 @@ fn clusters(node: &Node, text: &mut Text) {
     let help = "1 while a failover waits for an operator (approval, or acknowledgement of the last one).";
     text.head("regent_failover_pending", "gauge", help);
     for (name, cluster) in all() {
-        text.sample("regent_failover_pending", &[("cluster", name.as_str())], u8::from(cluster.pending.is_some()));
+        text.sample(
+            "regent_failover_pending",
+            &[("cluster", name.as_str())],
+            u8::from(cluster.pending.is_some()),
+        );
     }
     let help = "What is left, by this node's count, of the cooldown after an automatic failover.";
     text.head("regent_cooldown_remaining_seconds", "gauge", help);

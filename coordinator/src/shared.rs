@@ -11,7 +11,8 @@ use std::{
 };
 
 use regent_core::{
-    Confirmed, Cooldowns, Detector, Leadership, LeaseTable, Position, Proposal, Rejection, Reply, State, encode_reply,
+    Confirmed, Cooldowns, Detector, Leadership, LeaseTable, Position, Proposal, Rejection, Reply, State,
+    encode_reply,
 };
 use regent_raft::{LeadershipId, LogPosition, Machine};
 use regent_types::CoordinatorId;

@@ -1,8 +1,8 @@
 //! Proposals: the only things that enter the log.
 
 use regent_types::{
-    Automation, BootId, CandidateReport, ClusterName, CoordinatorId, EffectKey, Epoch, FencedEvidence, InstanceId, Lsn,
-    MemberName, OperationId, Outcome, RequestId,
+    Automation, BootId, CandidateReport, ClusterName, CoordinatorId, EffectKey, Epoch, FencedEvidence,
+    InstanceId, Lsn, MemberName, OperationId, Outcome, RequestId,
 };
 use serde::{Deserialize, Serialize};
 

@@ -99,6 +99,26 @@ pub(crate) enum Command {
     /// Let failover start by itself again.
     #[command(after_help = "Example:\n  regentctl resume gravl --reason 'maintenance is over'")]
     Resume(AutomationArgs),
+    /// Change how much happens by itself: automatic, approve, observe or paused.
+    #[command(
+        after_help = "Examples:\n  regentctl automation gravl approve --reason 'first weeks in production'\n  \
+                            regentctl automation gravl automatic --reason 'it was always right' --dry-run\n\n\
+                            approve: a failover is declared as pending and waits for `regentctl approve`; nothing is fenced\n\
+                            before. observe: only for a cluster that another tool leads."
+    )]
+    Automation(SetAutomationArgs),
+    /// Take note of the last automatic failover, so that the next one need not wait.
+    #[command(
+        after_help = "Example:\n  regentctl acknowledge gravl --reason 'the switch in eu-north-1 is replaced'\n\n\
+                            After an automatic failover the next one waits for this call, until the cooldown is over\n\
+                            (policy `cooldown`, 1 h by default). What waits begins while its reason lasts."
+    )]
+    Acknowledge(AutomationArgs),
+    /// Let what waits for an approval begin.
+    #[command(after_help = "Examples:\n  regentctl approve gravl --reason 'seen by bob' --dry-run\n  \
+                            regentctl approve gravl --reason 'eu-north-1 is gone' --expected-epoch 4 --wait\n\n\
+                            What waits is shown by `regentctl status`.")]
+    Approve(ApproveArgs),
     /// DANGEROUS: take a fenced primary for dead on your word, without a fence proof.
     #[command(
         after_help = "Example:\n  regentctl assume-fenced gravl --member eu-north-1 --expected-epoch 4 \\\n    \
@@ -201,6 +221,46 @@ pub(crate) struct AutomationArgs {
     /// Say what would change and change nothing.
     #[arg(long)]
     pub dry_run: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Mode {
+    Automatic,
+    Approve,
+    Observe,
+    Paused,
+}
+
+impl Mode {
+    pub fn name(self) -> &'static str {
+        match self {
+            Mode::Automatic => "automatic",
+            Mode::Approve => "approve",
+            Mode::Observe => "observe",
+            Mode::Paused => "paused",
+        }
+    }
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct SetAutomationArgs {
+    #[command(flatten)]
+    pub common: AutomationArgs,
+    /// The mode.
+    #[arg(value_enum)]
+    pub mode: Mode,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ApproveArgs {
+    #[command(flatten)]
+    pub common: AutomationArgs,
+    /// Follow the operation to its end and print its report.
+    #[arg(long)]
+    pub wait: bool,
+    /// With --wait: give up following (not the operation) after this time.
+    #[arg(long, default_value = "30m", value_name = "TIME", value_parser = humantime::parse_duration)]
+    pub wait_timeout: Duration,
 }
 
 #[derive(Debug, Args)]

@@ -5,10 +5,11 @@ use std::{pin::Pin, sync::Arc, time::Duration};
 
 use regent_core::{Body, OperatorRequest, RequestKind};
 use regent_proto::v1::{
-    AcknowledgeReply, AcknowledgeRequest, ApproveReply, ApproveRequest, AssumeFencedReply, AssumeFencedRequest, AutomationReply, AutomationRequest, Event, FailoverReply,
-    FailoverRequest, HistoryReply, HistoryRequest, OperationReport, OperationRequest, SetAutomationReply, SetAutomationRequest, StatusReply,
-    StatusRequest, WatchRequest, failover_reply::Answer, operator_service_client::OperatorServiceClient,
-    operator_service_server::OperatorService,
+    AcknowledgeReply, AcknowledgeRequest, ApproveReply, ApproveRequest, AssumeFencedReply,
+    AssumeFencedRequest, AutomationReply, AutomationRequest, Event, FailoverReply, FailoverRequest,
+    HistoryReply, HistoryRequest, OperationReport, OperationRequest, SetAutomationReply,
+    SetAutomationRequest, StatusReply, StatusRequest, WatchRequest, failover_reply::Answer,
+    operator_service_client::OperatorServiceClient, operator_service_server::OperatorService,
 };
 use regent_types::{ClusterName, CoordinatorId, Epoch, MemberName, OperationId, RequestId};
 use tokio::sync::mpsc;
@@ -59,7 +60,11 @@ impl Operators {
         Ok(Way::There(Box::new(OperatorServiceClient::new(channel))))
     }
 
-    pub(super) async fn in_time<T>(&self, limit: Duration, call: impl Future<Output = Answered<T>>) -> Answered<T> {
+    pub(super) async fn in_time<T>(
+        &self,
+        limit: Duration,
+        call: impl Future<Output = Answered<T>>,
+    ) -> Answered<T> {
         let late =
             || Status::unavailable("the leader did not answer in time; try again with the same request_id");
         self.node.clock.within(limit, call).await.unwrap_or_else(|| Err(late()))

@@ -42,8 +42,13 @@ impl Detector {
         let report = &heartbeat.report;
         let well = heartbeat.instance == appointment.instance
             && report.postgres.accepting
-            && local_trouble(heartbeat, age_ms, policy.disk_stall_timeout_ms, policy.postgres_down_timeout_ms)
-                .is_none();
+            && local_trouble(
+                heartbeat,
+                age_ms,
+                policy.disk_stall_timeout_ms,
+                policy.postgres_down_timeout_ms,
+            )
+            .is_none();
         well.then(|| Body::Withdraw {
             cluster: cluster.config.name.clone(),
             epoch: pending.epoch,

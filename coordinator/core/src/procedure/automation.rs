@@ -41,8 +41,9 @@ pub(crate) fn set_mode(
         check_epoch(known, request.expected_epoch)?;
         return Err(Rejection::WrongMode {
             automation: known.automation.name().to_owned(),
-            problem: "observe is for a cluster that another tool leads, and this one has a primary of Regent's"
-                .to_owned(),
+            problem:
+                "observe is for a cluster that another tool leads, and this one has a primary of Regent's"
+                    .to_owned(),
         });
     }
     set(state, change, request, automation)

@@ -192,7 +192,8 @@ pub(crate) fn cooldown_over(
     if cluster.automation != Automation::Approve {
         release(cluster);
     }
-    let text = format!("{counted_ms} ms since operation {operation}: the next automatic failover need not wait");
+    let text =
+        format!("{counted_ms} ms since operation {operation}: the next automatic failover need not wait");
     change.event(cluster, EventKind::CooldownOver, "7 flap damping", None, text);
     Ok(())
 }

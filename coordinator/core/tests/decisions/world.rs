@@ -3,12 +3,12 @@
 use std::collections::BTreeMap;
 
 use regent_core::{
-    Applied, Body, Cluster, ClusterConfig, Confirmed, Cooldowns, Detector, Effect, EffectKind, FenceProof, Leadership,
-    LeaseTable, MemberConfig, Policy, Position, Proposal, Reply, State,
+    Applied, Body, Cluster, ClusterConfig, Confirmed, Cooldowns, Detector, Effect, EffectKind, FenceProof,
+    Leadership, LeaseTable, MemberConfig, Policy, Position, Proposal, Reply, State,
 };
 use regent_types::{
-    Automation, CandidateReport, ClusterName, CoordinatorId, Directive, EffectKey, Epoch, Evidence, FencedEvidence,
-    InstanceId, LeaseDecision, LeaseTerms, Lsn, MemberName, Outcome, Region,
+    Automation, CandidateReport, ClusterName, CoordinatorId, Directive, EffectKey, Epoch, Evidence,
+    FencedEvidence, InstanceId, LeaseDecision, LeaseTerms, Lsn, MemberName, Outcome, Region,
 };
 
 use super::member::Member;

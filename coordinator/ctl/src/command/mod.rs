@@ -6,6 +6,7 @@ mod failover;
 mod follow;
 mod history;
 mod pki;
+mod restraint;
 mod status;
 mod watch;
 
@@ -32,6 +33,9 @@ pub(crate) async fn run(cli: Cli) -> Result<(), Failure> {
         Command::Failover(args) => failover::run(&connect(&cli.global)?, &output, args).await,
         Command::Pause(args) => automation::pause(&connect(&cli.global)?, &output, args).await,
         Command::Resume(args) => automation::resume(&connect(&cli.global)?, &output, args).await,
+        Command::Automation(args) => restraint::automation(&connect(&cli.global)?, &output, args).await,
+        Command::Acknowledge(args) => restraint::acknowledge(&connect(&cli.global)?, &output, args).await,
+        Command::Approve(args) => restraint::approve(&connect(&cli.global)?, &output, args).await,
         Command::AssumeFenced(args) => assume_fenced::run(&connect(&cli.global)?, &output, args).await,
         Command::History(args) => history::run(&connect(&cli.global)?, &output, args).await,
         Command::Pki(command) => pki::run(&output, command),

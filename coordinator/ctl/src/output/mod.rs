@@ -5,6 +5,7 @@ mod human;
 mod operation;
 mod paint;
 mod plan;
+mod restraint;
 mod status;
 mod table;
 

@@ -66,7 +66,9 @@ fn coordinator_row(coordinator: &CoordinatorStatus) -> [(String, Option<Tone>); 
 
 fn cluster(cluster: &ClusterStatus, paint: &Paint) -> String {
     let automation = match cluster.automation() {
-        Automation::Paused => paint.tone(Tone::Warn, "paused"),
+        mode @ (Automation::Paused | Automation::Approve | Automation::Observe) => {
+            paint.tone(Tone::Warn, &mode.to_string())
+        }
         other => other.to_string(),
     };
     let primary = match &cluster.primary {
@@ -80,6 +82,9 @@ fn cluster(cluster: &ClusterStatus, paint: &Paint) -> String {
     );
     if let Some(reason) = cluster.automation_reason.as_deref().filter(|reason| !reason.is_empty()) {
         text.push_str(&format!("  {automation}: {reason}\n"));
+    }
+    if let Some(restraint) = &cluster.restraint {
+        text.push_str(&super::restraint::restraint(restraint, paint));
     }
     if let Some(dns) = &cluster.dns {
         let record = format!("{} -> {} (ttl {}s, epoch {})", dns.name, dns.address, dns.ttl_s, dns.epoch);

@@ -2,5 +2,6 @@
 
 mod certificates;
 mod commands;
+mod restraint;
 mod samples;
 mod support;

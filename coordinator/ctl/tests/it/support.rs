@@ -31,6 +31,7 @@ pub struct World {
     pub failovers: Vec<v1::FailoverRequest>,
     pub assumed: Vec<v1::AssumeFencedRequest>,
     pub automations: Vec<(&'static str, v1::AutomationRequest)>,
+    pub modes: Vec<v1::SetAutomationRequest>,
     pub watches: Vec<v1::WatchRequest>,
     pub callers: Vec<Identity>,
 }
@@ -149,6 +150,42 @@ impl OperatorService for Service {
         request: Request<v1::AutomationRequest>,
     ) -> Result<Response<v1::AutomationReply>, Status> {
         self.automation("resume", request)
+    }
+
+    async fn set_automation(
+        &self,
+        request: Request<v1::SetAutomationRequest>,
+    ) -> Result<Response<v1::SetAutomationReply>, Status> {
+        self.admit(&request)?;
+        let request = request.into_inner();
+        self.check_epoch(&request.cluster, request.expected_epoch)?;
+        let (before, after) = ("automatic".to_owned(), request.mode.clone());
+        let reply = v1::SetAutomationReply { before, after, epoch: request.expected_epoch };
+        self.world.lock().unwrap().modes.push(request);
+        Ok(Response::new(reply))
+    }
+
+    async fn acknowledge(
+        &self,
+        request: Request<v1::AcknowledgeRequest>,
+    ) -> Result<Response<v1::AcknowledgeReply>, Status> {
+        self.admit(&request)?;
+        let request = request.into_inner();
+        self.check_epoch(&request.cluster, request.expected_epoch)?;
+        let text = "the next automatic failover need not wait".to_owned();
+        Ok(Response::new(v1::AcknowledgeReply { operation: Some(5), epoch: request.expected_epoch, text }))
+    }
+
+    async fn approve(
+        &self,
+        request: Request<v1::ApproveRequest>,
+    ) -> Result<Response<v1::ApproveReply>, Status> {
+        self.admit(&request)?;
+        let request = request.into_inner();
+        self.check_epoch(&request.cluster, request.expected_epoch)?;
+        let operation = (!request.dry_run).then_some(7);
+        let text = "alice approves the failover of eu-north-1".to_owned();
+        Ok(Response::new(v1::ApproveReply { operation, epoch: request.expected_epoch, text }))
     }
 
     async fn assume_fenced(
