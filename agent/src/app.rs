@@ -62,6 +62,9 @@ pub struct App {
     pub observed: Mutex<Observed>,
     /// The cluster, as the last acknowledgement had it.
     pub view: Mutex<Option<ClusterView>>,
+    /// Whether the last answer of a leader was that this member is removed (`Some(Some(version))`) or is not; `None` before
+    /// the first answer.
+    pub removed: Mutex<Option<Option<u64>>>,
     /// The long piece of work under way.
     pub progress: Mutex<Option<JobProgress>>,
     /// The fsync probe.
@@ -100,6 +103,7 @@ impl App {
                 space: None,
             }),
             view: Mutex::new(None),
+            removed: Mutex::new(None),
             progress: Mutex::new(None),
             disk: Disk::default(),
             counters: Counters::default(),

@@ -33,6 +33,7 @@ pub fn look(data_dir: &Path, agent: &AgentView) -> DataView {
         checkpoint_lsn: control.as_ref().map(|c| Lsn(c.checkpoint_lsn)),
         clean: control.is_some_and(|c| c.state.name().starts_with("shut down")),
         upstream: conf::read_upstream(data_dir),
+        switch_lsn: timeline.and_then(|t| switch_lsn(data_dir, Timeline(t))),
     }
 }
 

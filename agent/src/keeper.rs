@@ -32,6 +32,7 @@ pub async fn run(app: Arc<App>) {
         if app.is_busy() || app.fencing.load(std::sync::atomic::Ordering::SeqCst) {
             continue;
         }
+        remember_removal(&app);
         // A standby that does not start is tried less and less often, at most every 32 looks.
         if failures > 0 && !looks.is_multiple_of(1 << failures.min(5)) {
             continue;
@@ -54,6 +55,10 @@ pub async fn run(app: Arc<App>) {
                 tracing::info!(%epoch, "starting the primary under its lease");
                 failures += 1;
                 steps::start_primary(&app, epoch).await
+            }
+            Steady::StopStandby(why) => {
+                tracing::warn!(why, "stopping the standby");
+                steps::stop_standby(&app).await
             }
             Steady::StaysStopped(why) => {
                 if said != why {
@@ -79,6 +84,22 @@ pub async fn run(app: Arc<App>) {
         if let Err(error) = look_after(&app, server.in_recovery, &mut configured).await {
             tracing::warn!(%error, "roles and slots");
         }
+    }
+}
+
+/// What the leader said of this member's place in the cluster, on disk: after a restart of the agent nothing is started before
+/// it is asked again.
+fn remember_removal(app: &App) {
+    let Some(told) = *app.removed.lock().expect("no panic while held") else { return };
+    if app.state.get().removed == told {
+        return;
+    }
+    match told {
+        Some(version) => tracing::warn!(version, "an operator has removed this member from its cluster"),
+        None => tracing::info!("this member is part of its cluster again"),
+    }
+    if let Err(error) = app.state.change(|state| state.removed = told) {
+        tracing::warn!(%error, "the removal is not written down");
     }
 }
 

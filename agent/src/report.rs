@@ -23,6 +23,7 @@ pub fn guard(status: Option<&Status>) -> GuardFacts {
             restarts: 0,
             rogue_promotions: 0,
             state_file: String::new(),
+            lease_ttl_max_ms: None,
         };
     };
     let left = status.lease_deadline_ns.and_then(|d| d.checked_sub(boottime_ns())).filter(|left| *left > 0);
@@ -37,6 +38,7 @@ pub fn guard(status: Option<&Status>) -> GuardFacts {
         restarts: status.restarts,
         rogue_promotions: status.rogue_promotions,
         state_file: status.state_file.clone(),
+        lease_ttl_max_ms: status.lease_ttl_max_ms,
     }
 }
 

@@ -10,7 +10,7 @@ use std::{
 
 use regent_agent_core::{AckAction, Identity, Session, SessionTimes};
 use regent_proto::{FromAgent, FromCoordinator, Hello, PROTOCOL_VERSION, v1};
-use regent_types::{Acknowledgement, Epoch, Heartbeat, InstanceId};
+use regent_types::{Acknowledgement, Epoch, Heartbeat, InstanceId, LeaseDecision, LeaseRefusal};
 use tokio::{
     sync::mpsc,
     time::{MissedTickBehavior, interval, sleep, timeout},
@@ -90,8 +90,11 @@ async fn one(
         .map_err(|status| format!("{} ({:?})", status.message(), status.code()))?
         .into_inner();
     tracing::info!(coordinator = %url, "session open");
-    let mut tick = interval(app.config.heartbeat_interval);
-    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut every = heartbeat_interval(app);
+    if every > app.config.heartbeat_interval {
+        session.beats_every(ms(every));
+    }
+    let mut tick = beats(every);
     tick.tick().await;
     loop {
         let left = Duration::from_nanos(session.leave_at_ns().saturating_sub(boottime_ns()));
@@ -102,6 +105,14 @@ async fn one(
                     return Err(format!("the guard was restarted: instance {} now", now.instance));
                 }
                 beat(app, session, &out, now.instance)?;
+                // The policy may have changed: what is in force counts, not what this file says.
+                if heartbeat_interval(app) != every {
+                    every = heartbeat_interval(app);
+                    tracing::info!(interval_ms = ms(every), "heartbeat interval");
+                    session.beats_every(ms(every));
+                    tick = beats(every);
+                    tick.tick().await;
+                }
             }
             message = inbound.message() => {
                 let message = message
@@ -128,6 +139,18 @@ async fn one(
             }
         }
     }
+}
+
+/// The policy's interval; before a leader has told it, the configuration's.
+fn heartbeat_interval(app: &App) -> Duration {
+    let told = app.view().and_then(|view| view.heartbeat_interval_ms).filter(|ms| *ms > 0);
+    told.map_or(app.config.heartbeat_interval, Duration::from_millis)
+}
+
+fn beats(every: Duration) -> tokio::time::Interval {
+    let mut tick = interval(every);
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    tick
 }
 
 fn push(out: &mpsc::Sender<v1::AgentMessage>, message: FromAgent) -> Result<(), String> {
@@ -162,6 +185,7 @@ fn beat(
         stamp_ns,
         nonce: session.send(stamp_ns, instance),
         report,
+        members_version: app.view().map_or(0, |view| view.members_version),
     };
     app.counters.heartbeats_sent.fetch_add(1, Relaxed);
     push(out, FromAgent::Heartbeat(Box::new(heartbeat)))
@@ -176,6 +200,13 @@ fn acknowledged(app: &Arc<App>, session: &mut Session, ack: &Acknowledgement, me
         if let Some(view) = &ack.view {
             *app.view.lock().expect("no panic while held") = Some(view.clone());
         }
+        let removed = match &ack.lease {
+            LeaseDecision::Refused(LeaseRefusal::Removed { version, .. }) => Some(*version),
+            // An unknown cluster says nothing of this member.
+            LeaseDecision::Refused(LeaseRefusal::Unknown { .. }) => app.state.get().removed,
+            _ => None,
+        };
+        *app.removed.lock().expect("no panic while held") = Some(removed);
     }
     match action {
         AckAction::Extend(grant) => {

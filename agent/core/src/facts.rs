@@ -50,6 +50,8 @@ pub struct DataView {
     pub clean: bool,
     /// Host and port that the include file streams from; `None` when detached.
     pub upstream: Option<(String, u16)>,
+    /// Where `timeline` left its parent, from its history file; `None` on the first timeline.
+    pub switch_lsn: Option<Lsn>,
 }
 
 /// The running server, as probed just now; absent when it does not answer.
@@ -137,6 +139,10 @@ pub struct AgentView {
     pub rejoining: Option<Rejoining>,
     /// The salvage of the last divergence: kept so that there is exactly one per divergence.
     pub salvage: Option<SalvageSummary>,
+    /// An operator has removed this member from its cluster, and the member list's version since when. PostgreSQL stays
+    /// stopped until a coordinator calls it a member again.
+    #[serde(default)]
+    pub removed: Option<u64>,
 }
 
 /// End of the valid WAL of a stopped server.

@@ -81,6 +81,12 @@ impl Session {
         Self { times, coordinators, current, heard_ns: 0, failures: 0, next_nonce, sent: VecDeque::new() }
     }
 
+    /// Heartbeats leave every `interval_ms` from now on: a coordinator is not left for an answer that cannot be there yet.
+    pub fn beats_every(&mut self, interval_ms: u64) {
+        let needed_ms = interval_ms.saturating_mul(2).saturating_add(1_000);
+        self.times.session_timeout_ms = self.times.session_timeout_ms.max(needed_ms);
+    }
+
     /// Index of the coordinator to use.
     pub fn coordinator(&self) -> usize {
         self.current
@@ -180,7 +186,9 @@ fn judge_refusal(refusal: &LeaseRefusal, view: Option<&ClusterView>, me: Identit
         LeaseRefusal::NotAppointed { epoch, holder: Some(_) } => below(*epoch),
         LeaseRefusal::OtherInstance { epoch, .. } if held == *epoch => *epoch,
         LeaseRefusal::OtherInstance { epoch, .. } => below(*epoch),
-        LeaseRefusal::NotAppointed { .. } | LeaseRefusal::Unknown { .. } => Epoch::NONE,
+        LeaseRefusal::NotAppointed { .. } | LeaseRefusal::Unknown { .. } | LeaseRefusal::Removed { .. } => {
+            Epoch::NONE
+        }
     };
     let through = named.max(view.map_or(Epoch::NONE, |v| v.fenced_through));
     if through > me.fenced_through {

@@ -4,6 +4,7 @@
 //! is needed. A data directory of primary form stays stopped until it is told, unless the guard holds a live lease for the
 //! very epoch that the data was promoted at: a primary that fenced itself in a cut shorter than the lease goes on by itself. One whose lineage is unknown is not
 //! started either: it could be half rewritten, and a start would recycle WAL that nobody has salvaged.
+//! A member that an operator has removed is stopped, and stays so until a coordinator calls it a member again.
 
 use regent_types::{DataForm, Epoch, PostgresState};
 
@@ -18,12 +19,23 @@ pub enum Steady {
     StartStandby,
     /// Start the primary again under its lease.
     StartPrimary(Epoch),
+    /// Stop the standby, and why.
+    StopStandby(String),
     /// It stays stopped, and why.
     StaysStopped(String),
 }
 
 /// Decides.
 pub fn steady(facts: &Facts) -> Steady {
+    // A removed member never holds a lease; should one be live all the same, its end is the lease protocol's business.
+    if let Some(version) = facts.agent.removed.filter(|_| facts.guard.lease_epoch.is_none()) {
+        let why = format!("this member was removed from its cluster (member list version {version})");
+        return match facts.guard.run {
+            PostgresState::Standby if !facts.guard.job_running => Steady::StopStandby(why),
+            PostgresState::Stopped => Steady::StaysStopped(why),
+            _ => Steady::Nothing,
+        };
+    }
     if facts.guard.run != PostgresState::Stopped || facts.guard.job_running {
         return Steady::Nothing;
     }

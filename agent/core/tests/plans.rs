@@ -44,6 +44,7 @@ fn facts(form: DataForm) -> Facts {
             checkpoint_lsn: known.then_some(Lsn(100)),
             clean: true,
             upstream: None,
+            switch_lsn: None,
         },
         server: None,
         agent: AgentView { highest_epoch: Epoch(2), lineage: Epoch(1), ..AgentView::default() },

@@ -21,6 +21,7 @@ pub async fn gather_for_fence(app: &App, worked: &Worked) -> Result<Facts, Guard
         checkpoint_lsn: None,
         clean: false,
         upstream: None,
+        switch_lsn: None,
     });
     Ok(Facts {
         member: app.config.member.clone(),

@@ -123,6 +123,12 @@ pub async fn perform(app: &App, step: &Step, worked: &mut Worked) -> Result<(), 
                 s.mark = None;
             })?;
         }
+        Step::Disown => {
+            app.state.change(|s| {
+                s.lineage = regent_types::Epoch::NONE;
+                (s.promoting, s.rejoining) = (None, None);
+            })?;
+        }
         Step::ConfigurePrimary => {
             primary::configure(config).await?;
             if let Some(view) = app.view() {
@@ -206,6 +212,11 @@ pub async fn start_standby(app: &App) -> Result<(), StepError> {
     refresh(app, upstream.as_ref().map(|(h, p)| (h.as_str(), *p)))?;
     app.guard.ask(&Request::StartStandby { create: false }, START).await?;
     Ok(())
+}
+
+/// Stops a standby that is no member any more.
+pub async fn stop_standby(app: &App) -> Result<(), StepError> {
+    perform(app, &Step::StopServer, &mut Worked::default()).await
 }
 
 /// Starts a primary again under its running lease.

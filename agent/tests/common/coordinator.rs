@@ -147,6 +147,8 @@ impl Coordinator {
             fenced_through: inner.fenced_through,
             primary: None,
             members: inner.members.clone(),
+            members_version: 0,
+            heartbeat_interval_ms: None,
         };
         Acknowledgement { nonce: heartbeat.nonce, lease, view: Some(view) }
     }

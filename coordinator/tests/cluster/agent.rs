@@ -281,6 +281,7 @@ impl Agent {
             boot: boot(),
             stamp_ns: now_ns(),
             nonce,
+            members_version: 0,
             report: Report {
                 guard: GuardFacts {
                     reachable: true,
@@ -293,6 +294,7 @@ impl Agent {
                     restarts: 0,
                     rogue_promotions: 0,
                     state_file: "ok".into(),
+                    lease_ttl_max_ms: None,
                 },
                 postgres: PostgresFacts {
                     state: self.postgres,

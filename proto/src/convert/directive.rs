@@ -1,8 +1,8 @@
 //! Directives and their keys.
 
-use regent_types::{Branch, Directive, EffectKey, Epoch, OperationId, Timeline, Upstream};
+use regent_types::{AdoptedHistory, Branch, Directive, EffectKey, Epoch, OperationId, SystemId, Timeline, Upstream};
 
-use super::{ConvertError, Converted, filled, list, parsed, port, present, required};
+use super::{ConvertError, Converted, filled, list, optional, parsed, parsed_optional, port, present, required};
 use crate::v1::{self, directive};
 
 impl From<EffectKey> for v1::EffectKey {
@@ -47,6 +47,12 @@ impl From<Directive> for v1::Directive {
             Directive::Validate { name, address, port, epoch } => {
                 Proto::Validate(directive::Validate { name, address, port: port.into(), epoch: epoch.0 })
             }
+            Directive::Adopt { epoch, system_id, standby_of } => Proto::Adopt(directive::Adopt {
+                epoch: epoch.0,
+                system_id: system_id.0,
+                standby_of: standby_of.map(Into::into),
+            }),
+            Directive::Disown { epoch } => Proto::Disown(directive::Disown { epoch: epoch.0 }),
         };
         Self { directive: Some(directive) }
     }
@@ -76,6 +82,12 @@ impl TryFrom<v1::Directive> for Directive {
                 port: port(validate.port, "validate.port")?,
                 epoch: Epoch(validate.epoch),
             },
+            Proto::Adopt(adopt) => Self::Adopt {
+                epoch: Epoch(adopt.epoch),
+                system_id: SystemId(adopt.system_id),
+                standby_of: optional(adopt.standby_of, "adopt.standby_of")?,
+            },
+            Proto::Disown(disown) => Self::Disown { epoch: Epoch(disown.epoch) },
         })
     }
 }
@@ -118,6 +130,27 @@ impl TryFrom<v1::Branch> for Branch {
             epoch: Epoch(branch.epoch),
             timeline: Timeline(branch.timeline),
             switch_lsn: parsed(&branch.switch_lsn, "switch_lsn")?,
+        })
+    }
+}
+
+impl From<AdoptedHistory> for v1::AdoptedHistory {
+    fn from(history: AdoptedHistory) -> Self {
+        Self {
+            timeline: history.timeline.0,
+            switch_lsn: history.switch_lsn.map(|lsn| lsn.to_string()),
+            end_lsn: history.end_lsn.to_string(),
+        }
+    }
+}
+
+impl TryFrom<v1::AdoptedHistory> for AdoptedHistory {
+    type Error = ConvertError;
+    fn try_from(history: v1::AdoptedHistory) -> Converted<Self> {
+        Ok(Self {
+            timeline: Timeline(history.timeline),
+            switch_lsn: parsed_optional(history.switch_lsn.as_deref(), "switch_lsn")?,
+            end_lsn: parsed(&history.end_lsn, "end_lsn")?,
         })
     }
 }

@@ -20,6 +20,7 @@ impl From<Heartbeat> for v1::Heartbeat {
             stamp_ns: heartbeat.stamp_ns,
             nonce: heartbeat.nonce,
             report: Some(heartbeat.report.into()),
+            members_version: heartbeat.members_version,
         }
     }
 }
@@ -35,6 +36,7 @@ impl TryFrom<v1::Heartbeat> for Heartbeat {
             stamp_ns: heartbeat.stamp_ns,
             nonce: heartbeat.nonce,
             report: required(heartbeat.report, "report")?,
+            members_version: heartbeat.members_version,
         })
     }
 }
@@ -86,6 +88,13 @@ impl From<LeaseRefusal> for v1::LeaseRefusal {
                 cluster: cluster.into(),
                 member: member.into(),
             }),
+            LeaseRefusal::Removed { cluster, member, version } => {
+                Reason::Removed(lease_refusal::RemovedMember {
+                    cluster: cluster.into(),
+                    member: member.into(),
+                    version,
+                })
+            }
         };
         Self { reason: Some(reason) }
     }
@@ -111,6 +120,11 @@ impl TryFrom<v1::LeaseRefusal> for LeaseRefusal {
             Reason::Unknown(refusal) => Self::Unknown {
                 cluster: parsed(&refusal.cluster, "unknown.cluster")?,
                 member: parsed(&refusal.member, "unknown.member")?,
+            },
+            Reason::Removed(refusal) => Self::Removed {
+                cluster: parsed(&refusal.cluster, "removed.cluster")?,
+                member: parsed(&refusal.member, "removed.member")?,
+                version: refusal.version,
             },
         })
     }
@@ -146,6 +160,8 @@ impl From<ClusterView> for v1::ClusterView {
             fenced_through: view.fenced_through.0,
             primary: view.primary.map(Into::into),
             members: view.members.into_iter().map(Into::into).collect(),
+            members_version: view.members_version,
+            heartbeat_interval_ms: view.heartbeat_interval_ms,
         }
     }
 }
@@ -158,6 +174,8 @@ impl TryFrom<v1::ClusterView> for ClusterView {
             fenced_through: Epoch(view.fenced_through),
             primary: optional(view.primary, "primary")?,
             members: parsed_list(&view.members, "members")?,
+            members_version: view.members_version,
+            heartbeat_interval_ms: view.heartbeat_interval_ms,
         })
     }
 }

@@ -49,6 +49,7 @@ impl From<Evidence> for v1::Evidence {
             Evidence::Redirected { provider, changed } => {
                 Proto::Redirected(evidence::Redirected { provider, changed })
             }
+            Evidence::Claimed { text } => Proto::Claimed(text),
         };
         Self { evidence: Some(evidence) }
     }
@@ -71,6 +72,7 @@ impl TryFrom<v1::Evidence> for Evidence {
                 provider: filled(redirected.provider, "redirected.provider")?,
                 changed: redirected.changed,
             },
+            Proto::Claimed(text) => Self::Claimed { text: filled(text, "claimed")? },
         })
     }
 }

@@ -51,6 +51,7 @@ impl From<GuardFacts> for v1::GuardFacts {
             restarts: guard.restarts,
             rogue_promotions: guard.rogue_promotions,
             state_file: guard.state_file,
+            lease_ttl_max_ms: guard.lease_ttl_max_ms,
         }
     }
 }
@@ -69,6 +70,7 @@ impl TryFrom<v1::GuardFacts> for GuardFacts {
             restarts: guard.restarts,
             rogue_promotions: guard.rogue_promotions,
             state_file: guard.state_file,
+            lease_ttl_max_ms: guard.lease_ttl_max_ms,
         })
     }
 }

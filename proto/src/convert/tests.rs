@@ -33,6 +33,7 @@ fn report() -> Report {
             restarts: 2,
             rogue_promotions: 1,
             state_file: "ok".into(),
+            lease_ttl_max_ms: Some(270_000),
         },
         postgres: PostgresFacts {
             state: PostgresState::Primary,
@@ -80,6 +81,7 @@ fn heartbeat(report: Report) -> FromAgent {
         stamp_ns: u64::MAX,
         nonce: 17,
         report,
+        members_version: 3,
     }))
 }
 
@@ -304,6 +306,8 @@ fn every_acknowledgement_round_trips() {
             fenced_through: Epoch(4),
             primary,
             members: vec![member("eu-north-1"), member("us-east-1")],
+            members_version: 3,
+            heartbeat_interval_ms: Some(1_000),
         };
         for view in [None, Some(view)] {
             for lease in leases.clone() {

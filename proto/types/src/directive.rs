@@ -3,7 +3,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{ClusterName, Epoch, InstanceId, Lsn, MemberName, OperationId, Timeline};
+use crate::{ClusterName, Epoch, InstanceId, Lsn, MemberName, OperationId, SystemId, Timeline};
 
 /// Idempotency key of an effect: a second execution under the same key returns the first outcome.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -96,6 +96,33 @@ pub enum Directive {
         /// The epoch written into the marker row.
         epoch: Epoch,
     },
+    /// Take over data that was made without Regent: check what it is and write down that it belongs to `epoch`'s history.
+    /// Starts nothing. Answered with [`crate::Evidence::Claimed`].
+    Adopt {
+        /// The epoch whose history the data is part of from now on.
+        epoch: Epoch,
+        /// The cluster's system identifier: any other data is refused.
+        system_id: SystemId,
+        /// For a standby: the history that it must be part of. `None` for the primary itself.
+        standby_of: Option<AdoptedHistory>,
+    },
+    /// Write down that nothing is known of the local data: the member comes back after a removal, and whatever was done to
+    /// its data meanwhile, only a clone may follow. Answered with [`crate::Evidence::Claimed`].
+    Disown {
+        /// The current epoch.
+        epoch: Epoch,
+    },
+}
+
+/// The primary's history, for a standby that is adopted without a clone.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AdoptedHistory {
+    /// The timeline that the primary writes.
+    pub timeline: Timeline,
+    /// Where that timeline left the one before; `None` on the first one.
+    pub switch_lsn: Option<Lsn>,
+    /// The end of the primary's WAL at its last report: a standby that has more is of another history.
+    pub end_lsn: Lsn,
 }
 
 impl Directive {
@@ -104,7 +131,9 @@ impl Directive {
         match self {
             Directive::Fence { epoch, .. }
             | Directive::Promote { epoch, .. }
-            | Directive::Validate { epoch, .. } => *epoch,
+            | Directive::Validate { epoch, .. }
+            | Directive::Adopt { epoch, .. }
+            | Directive::Disown { epoch } => *epoch,
             Directive::Prepare { fenced } => *fenced,
             Directive::Rejoin { upstream, .. } => upstream.epoch,
         }
@@ -118,6 +147,8 @@ impl Directive {
             Directive::Promote { .. } => "promote",
             Directive::Rejoin { .. } => "rejoin",
             Directive::Validate { .. } => "validate",
+            Directive::Adopt { .. } => "adopt",
+            Directive::Disown { .. } => "disown",
         }
     }
 }

@@ -22,6 +22,11 @@ pub struct Heartbeat {
     pub nonce: u64,
     /// What the agent observes.
     pub report: Report,
+    /// The member list that this agent acts by ([`ClusterView::members_version`]). Echoed only once every promise that may
+    /// still extend its lease was asked of everybody in that list or a newer one: from then on a member of that list may be
+    /// promoted after this one's lease. Echoed too early, a promotion could overtake a lease that a promise extends.
+    #[serde(default)]
+    pub members_version: u64,
 }
 
 /// A lease: valid until `stamp_ns + ttl` of the named heartbeat, on the member's own CLOCK_BOOTTIME.
@@ -82,6 +87,16 @@ pub enum LeaseRefusal {
         /// The member named.
         member: MemberName,
     },
+    /// An operator has removed this member: PostgreSQL is to stop here.
+    #[error("member {member} was removed from cluster {cluster} (member list version {version})")]
+    Removed {
+        /// The cluster named.
+        cluster: ClusterName,
+        /// The member named.
+        member: MemberName,
+        /// The first list without it.
+        version: u64,
+    },
 }
 
 /// The lease part of an acknowledgement.
@@ -133,4 +148,10 @@ pub struct ClusterView {
     pub primary: Option<PrimaryView>,
     /// All members, for slots and `pg_hba`.
     pub members: Vec<MemberName>,
+    /// Counts the changes of the member list; the agent echoes it ([`Heartbeat::members_version`]).
+    #[serde(default)]
+    pub members_version: u64,
+    /// How often an agent is to send a heartbeat, ms: the policy in force, which may differ from its own file.
+    #[serde(default)]
+    pub heartbeat_interval_ms: Option<u64>,
 }

@@ -13,7 +13,7 @@ mod policy;
 mod report;
 mod salvage;
 
-pub use directive::{Branch, Directive, EffectKey, Upstream};
+pub use directive::{AdoptedHistory, Branch, Directive, EffectKey, Upstream};
 pub use heartbeat::{
     Acknowledgement, ClusterView, Grant, Heartbeat, LeaseDecision, LeaseRefusal, PrimaryView,
 };

@@ -48,6 +48,11 @@ pub enum Evidence {
         /// Whether it had to be changed.
         changed: bool,
     },
+    /// The data directory's standing was written down.
+    Claimed {
+        /// What was found and written.
+        text: String,
+    },
 }
 
 /// A guard's answer to `fence`.

@@ -46,6 +46,9 @@ pub struct GuardFacts {
     pub rogue_promotions: u64,
     /// The state file as found at start: `ok`, `missing`, `damaged` or `other-boot`.
     pub state_file: String,
+    /// The longest lease that this guard takes (its own `lease_ttl_max`), ms; `None` from a guard that does not say.
+    #[serde(default)]
+    pub lease_ttl_max_ms: Option<u64>,
 }
 
 /// What PostgreSQL is doing.

@@ -4,6 +4,7 @@
 //! Refusals carry both sides' values. Every wait is named and bounded by [`Limits`], and ends in a refusal (nothing was
 //! done that could still take effect) or in `Unknown`.
 
+mod adopt;
 mod fence;
 mod prepare;
 mod promote;
@@ -102,6 +103,8 @@ pub enum Step {
     PromoteServer,
     /// Persist the lineage; the record of how it came stays until the next directive of its kind.
     PersistLineage(Epoch),
+    /// Forget the lineage, and every record of how the data came to be.
+    Disown,
     /// Roles, slots and the marker schema on a new primary.
     ConfigurePrimary,
     /// Find the end of the stopped server's WAL, into [`crate::Worked::wal_end`].
@@ -200,6 +203,10 @@ pub fn plan(work: &Work, facts: &Facts, limits: &Limits) -> Next {
         Directive::Rejoin { upstream, branches, rewind_timeout_ms } => {
             rejoin::plan(upstream, branches, *rewind_timeout_ms, work, facts, limits)
         }
+        Directive::Adopt { epoch, system_id, standby_of } => {
+            adopt::adopt(*epoch, *system_id, standby_of.as_ref(), facts, limits)
+        }
+        Directive::Disown { .. } => adopt::disown(facts),
         Directive::Validate { name, address, port, epoch } => match &facts.worked.validated {
             Some((address, elapsed_ms)) => {
                 Next::Done(Evidence::Validated { address: address.clone(), elapsed_ms: *elapsed_ms })

@@ -48,6 +48,7 @@ impl Guard {
             state_file: self.found.to_owned(),
             control,
             control_error,
+            lease_ttl_max_ms: Some(u64::try_from(self.config.lease_ttl_max.as_millis()).unwrap_or(u64::MAX)),
         };
         Answer::Ok(status.to_fields())
     }

@@ -143,6 +143,8 @@ pub struct Status {
     pub control: Option<ControlView>,
     /// Why `pg_control` could not be read.
     pub control_error: Option<String>,
+    /// The longest lease that it takes, ms; absent from an older guard.
+    pub lease_ttl_max_ms: Option<u64>,
 }
 
 impl Status {
@@ -178,6 +180,7 @@ impl Status {
             control.push_to(&mut f);
         }
         f.push_some("control_error", self.control_error.as_ref());
+        f.push_some("lease_ttl_max_ms", self.lease_ttl_max_ms);
         f
     }
 
@@ -220,6 +223,7 @@ impl Status {
             state_file: text("state_file")?,
             control: ControlView::from_fields(f)?,
             control_error: f.get("control_error").map(str::to_owned),
+            lease_ttl_max_ms: f.number_opt("lease_ttl_max_ms")?,
         })
     }
 }
@@ -269,6 +273,7 @@ mod tests {
                 min_recovery_timeline: 0,
             }),
             control_error: None,
+            lease_ttl_max_ms: Some(270_000),
         };
         let line = Answer::Ok(status.to_fields()).encode();
         let back = Answer::parse(&line).unwrap();

@@ -30,6 +30,7 @@ pub struct Member {
     pub streaming: bool,
     pub sample_age_ms: u64,
     pub promises_closed: Epoch,
+    pub members_version: u64,
 }
 
 impl Member {
@@ -53,6 +54,7 @@ impl Member {
             streaming: false,
             sample_age_ms: 0,
             promises_closed: Epoch::NONE,
+            members_version: 0,
         }
     }
 
@@ -85,6 +87,7 @@ impl Member {
                 restarts: 0,
                 rogue_promotions: 0,
                 state_file: "ok".into(),
+                lease_ttl_max_ms: None,
             },
             postgres: PostgresFacts {
                 state: self.state,
@@ -122,6 +125,7 @@ impl Member {
             stamp_ns: now_ns,
             nonce: now_ns,
             report,
+            members_version: self.members_version,
         }
     }
 

@@ -220,6 +220,7 @@ pub fn heartbeat(member: usize, restarts: u8, stamp_ns: u64) -> Heartbeat {
         boot: boot(member),
         stamp_ns,
         nonce: 0,
+        members_version: 0,
         report: Report {
             guard: GuardFacts {
                 reachable: true,
@@ -232,6 +233,7 @@ pub fn heartbeat(member: usize, restarts: u8, stamp_ns: u64) -> Heartbeat {
                 restarts: 0,
                 rogue_promotions: 0,
                 state_file: String::new(),
+                lease_ttl_max_ms: None,
             },
             postgres: PostgresFacts {
                 state: PostgresState::Unknown,

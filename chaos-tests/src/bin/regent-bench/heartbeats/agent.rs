@@ -160,6 +160,7 @@ fn beat(
         stamp_ns,
         nonce,
         report,
+        members_version: 0,
     };
     recorder.sent(stamp_ns);
     out.try_send(FromAgent::Heartbeat(Box::new(heartbeat)).into())?;
@@ -242,6 +243,7 @@ impl Made {
                 restarts: 0,
                 rogue_promotions: 0,
                 state_file: "ok".into(),
+                lease_ttl_max_ms: None,
             },
             postgres: PostgresFacts {
                 state: self.state,
