@@ -70,7 +70,7 @@ pub async fn tick(node: Arc<Node>) {
         node.clock.sleep(DETECTOR_INTERVAL).await;
         let wanted = {
             let mut inner = node.shared.lock();
-            let Inner { state, detector, cooldowns, leadership, .. } = &mut *inner;
+            let Inner { state, detector, cooldowns, leases, leadership, .. } = &mut *inner;
             let now_ns = node.clock.now_ns();
             cooldowns.observe(now_ns, state);
             if leadership.is_none() {
@@ -82,6 +82,7 @@ pub async fn tick(node: Arc<Node>) {
                 wanted = node.config.clusters.iter().filter_map(|cluster| missing(cluster, state)).collect();
                 configured = true;
             }
+            wanted.extend(leases.settled(now_ns, state));
             wanted.extend(cooldowns.over(now_ns, state));
             wanted.extend(detector.tick(now_ns, state, node.config.peers.len()));
             wanted

@@ -102,15 +102,14 @@ fn the_view_closes_epochs_too() {
     let nonce = s.send(SECOND, ME);
     let holder = Some(MemberName::new("b").unwrap());
     let mut ack = refused(nonce, LeaseRefusal::NotAppointed { epoch: Epoch(3), holder });
-    ack.view =
-        Some(ClusterView {
-            epoch: Epoch(3),
-            fenced_through: Epoch(3),
-            primary: None,
-            members: vec![],
-            members_version: 0,
-            heartbeat_interval_ms: None,
-        });
+    ack.view = Some(ClusterView {
+        epoch: Epoch(3),
+        fenced_through: Epoch(3),
+        primary: None,
+        members: vec![],
+        members_version: 0,
+        heartbeat_interval_ms: None,
+    });
     let (action, _) = s.acknowledged(&ack, me(None, 0), 2 * SECOND);
     assert!(matches!(action, AckAction::Fence { through: Epoch(3), .. }), "{action:?}");
 }

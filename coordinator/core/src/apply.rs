@@ -44,6 +44,10 @@ impl State {
                 RequestKind::Approve { evidence } => {
                     procedure::restraint::approve(self, &mut change, request, evidence)
                 }
+                RequestKind::SetPolicy { .. } => procedure::policy::set(self, &mut change, request),
+                RequestKind::AddMember { .. } | RequestKind::RemoveMember { .. } => {
+                    procedure::members::request(self, &mut change, request)
+                }
             },
             Body::FenceProven { key, proof, candidates } => {
                 procedure::failover::fence_proven(self, &mut change, key, proof, candidates)
@@ -70,6 +74,14 @@ impl State {
             Body::Withdraw { cluster, epoch, found } => {
                 procedure::restraint::withdraw(self, &mut change, cluster, *epoch, found)
             }
+            Body::LeasesSettled { cluster, index } => {
+                procedure::policy::settled(self, &mut change, cluster, *index)
+            }
+            Body::MembersAcknowledged { cluster, member, version } => {
+                procedure::members::acknowledged(self, &mut change, cluster, member, *version)
+            }
+            Body::Group(request) => procedure::group::request(self, &mut change, request),
+            Body::GroupNews(news) => procedure::group::news(self, &mut change, news),
         };
         reply?;
         invariant::check(self);

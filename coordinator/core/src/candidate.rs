@@ -95,6 +95,9 @@ pub enum VerdictReason {
     /// It did not say what it received.
     #[error("it did not say what it received")]
     NoLsn,
+    /// The primary did not ask it for a promise, and the others' may extend the primary's lease.
+    #[error("not in the primary's member list: {0}")]
+    NotInList(crate::Unacknowledged),
     /// It may have promised not to be promoted.
     #[error("promises closed through epoch {closed}, epoch {fenced} is needed")]
     PromiseOutstanding {
@@ -281,6 +284,10 @@ fn check_standby(choice: &Choice<'_>, report: &CandidateReport) -> Result<(), Ve
     let timeline = record.established.timeline;
     if report.timeline != Some(timeline) {
         return Err(other("timeline", or_unknown(report.timeline), timeline.to_string()));
+    }
+    if matches!(choice.proof, FenceProof::LeaseExpired { .. }) {
+        let known = choice.cluster.membership.knows(&choice.from.member, &report.member);
+        known.map_err(VerdictReason::NotInList)?;
     }
     if matches!(choice.proof, FenceProof::LeaseExpired { .. }) && report.promises_closed < choice.from.epoch {
         return Err(VerdictReason::PromiseOutstanding {

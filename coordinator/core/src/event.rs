@@ -53,6 +53,18 @@ pub enum EventKind {
     Acknowledged,
     /// The next automatic failover needs no acknowledgement any more.
     CooldownOver,
+    /// The policy was changed.
+    PolicyChanged,
+    /// A member was added.
+    MemberAdded,
+    /// A member was removed.
+    MemberRemoved,
+    /// A member acts by a newer member list.
+    MembersAcknowledged,
+    /// A cluster was taken out of the group.
+    ClusterForgotten,
+    /// Data that was made without Regent was taken over, or not.
+    Adopted,
 }
 
 /// One event, kept in the replicated state for `watch`.

@@ -11,6 +11,8 @@
 //! - *applied*: the state has applied the round's read index. Without it a new leader grants an epoch whose
 //!   `FenceDecided` it has in its log and not in its state.
 //! - *bound first*: the bound is raised in the same critical section as the decision to grant, and never falls.
+//! - *terms in flight*: a change of the lease terms does not shorten what a new leadership assumes before every lease of
+//!   the earlier terms has ended ([`LeaseTable::settled`]).
 //! - *new leadership, new bound*: it assumes a lease granted at its election. An old leader's grant counts from a stamp
 //!   older than the quorum round that confirmed it, and that round is older than the election that a later quorum made.
 
@@ -18,7 +20,7 @@ use std::collections::BTreeMap;
 
 use regent_types::{Acknowledgement, ClusterName, Epoch, Grant, Heartbeat, LeaseDecision, LeaseRefusal};
 
-use crate::{Cluster, FenceProof, Leadership, State};
+use crate::{Body, Cluster, FenceProof, Leadership, State};
 
 /// A finished read-index round.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -88,6 +90,8 @@ pub struct LeaseTable {
     led: Option<Led>,
     until_ns: BTreeMap<ClusterName, u64>,
     granted_ns: BTreeMap<ClusterName, u64>,
+    /// Since when this leadership has had a change of lease terms in its state.
+    changes_ns: BTreeMap<(ClusterName, u64), u64>,
 }
 
 impl LeaseTable {
@@ -104,6 +108,7 @@ impl LeaseTable {
         self.led = Some(Led { leadership, elected_ns: now_ns });
         self.until_ns.clear();
         self.granted_ns.clear();
+        self.changes_ns.clear();
     }
 
     /// This node leads no more.
@@ -111,6 +116,7 @@ impl LeaseTable {
         self.led = None;
         self.until_ns.clear();
         self.granted_ns.clear();
+        self.changes_ns.clear();
     }
 
     /// The running leadership.
@@ -163,7 +169,7 @@ impl LeaseTable {
         if fenced_through != epoch {
             return Err(BoundPending::NotDecided { epoch, fenced_through });
         }
-        let assumed_ns = led.elected_ns.saturating_add(cluster.config.policy.lease.bound_ns());
+        let assumed_ns = led.elected_ns.saturating_add(cluster.lease_bound_ns());
         let until_ns = self.until_ns.get(name).map_or(assumed_ns, |until_ns| (*until_ns).max(assumed_ns));
         if now_ns <= until_ns {
             return Err(BoundPending::Remaining { remaining_ns: until_ns - now_ns + 1 });
@@ -173,6 +179,30 @@ impl LeaseTable {
             led_for_ms: (now_ns - led.elected_ns) / 1_000_000,
             passed_for_ms: (now_ns - until_ns) / 1_000_000,
         })
+    }
+
+    /// Changes of lease terms whose earlier leases have all ended: this leadership has had the change in its state for their
+    /// whole bound. Whoever granted such a lease did it in a round that began before the change was committed, and the lease
+    /// counts from before that round.
+    pub fn settled(&mut self, now_ns: u64, state: &State) -> Vec<Body> {
+        let flights = state.clusters.iter().filter_map(|(name, cluster)| {
+            cluster.lease_in_flight.map(|flight| (name.clone(), flight.index, flight.terms))
+        });
+        let forgotten = state.forgotten.iter().filter(|(_, forgotten)| !forgotten.settled);
+        let forgotten = forgotten.map(|(name, forgotten)| (name.clone(), forgotten.index, forgotten.terms));
+        let waiting: Vec<_> = flights.chain(forgotten).collect();
+        self.changes_ns.retain(|(name, index), _| waiting.iter().any(|(n, i, _)| n == name && i == index));
+        if self.led.is_none() {
+            return Vec::new();
+        }
+        let mut over = Vec::new();
+        for (cluster, index, terms) in waiting {
+            let since_ns = *self.changes_ns.entry((cluster.clone(), index)).or_insert(now_ns);
+            if now_ns > since_ns.saturating_add(terms.bound_ns()) {
+                over.push(Body::LeasesSettled { cluster, index });
+            }
+        }
+        over
     }
 
     /// What is left of the last lease that this leadership granted, ns; for display.
@@ -194,7 +224,14 @@ fn decide(cluster: Option<&Cluster>, heartbeat: &Heartbeat) -> Result<Grant, Lea
         || LeaseRefusal::Unknown { cluster: heartbeat.cluster.clone(), member: heartbeat.member.clone() };
     let cluster = cluster.ok_or_else(unknown)?;
     if !cluster.config.members.contains_key(&heartbeat.member) {
-        return Err(unknown());
+        return Err(match cluster.membership.removed.get(&heartbeat.member) {
+            Some(removed) => LeaseRefusal::Removed {
+                cluster: heartbeat.cluster.clone(),
+                member: heartbeat.member.clone(),
+                version: removed.version,
+            },
+            None => unknown(),
+        });
     }
     let epoch = cluster.epoch;
     let holder = cluster.appointment.as_ref();

@@ -1,12 +1,14 @@
 //! Proposals: the only things that enter the log.
 
+use std::collections::BTreeMap;
+
 use regent_types::{
     Automation, BootId, CandidateReport, ClusterName, CoordinatorId, EffectKey, Epoch, FencedEvidence,
     InstanceId, Lsn, MemberName, OperationId, Outcome, RequestId,
 };
 use serde::{Deserialize, Serialize};
 
-use crate::{ClusterConfig, FenceProof, Step, Trigger};
+use crate::{ClusterConfig, FenceProof, GroupNews, GroupRequest, MemberConfig, Policy, Step, Trigger};
 
 /// One entry of the log.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -95,6 +97,27 @@ pub enum Body {
         /// What is well, with numbers.
         found: String,
     },
+    /// No lease of earlier terms, or of a forgotten cluster, can be valid any more: the leader has led for their whole
+    /// bound since it applied the change.
+    LeasesSettled {
+        /// The cluster.
+        cluster: ClusterName,
+        /// The change's entry.
+        index: u64,
+    },
+    /// A member acts by this member list.
+    MembersAcknowledged {
+        /// The cluster.
+        cluster: ClusterName,
+        /// The member.
+        member: MemberName,
+        /// The list's version.
+        version: u64,
+    },
+    /// An operator wants something of the whole group.
+    Group(GroupRequest),
+    /// The leader's shell found something out about the coordinators.
+    GroupNews(GroupNews),
 }
 
 /// The detector's wish for an operation.
@@ -175,5 +198,29 @@ pub enum RequestKind {
     Approve {
         /// What the leader knew.
         evidence: Evidence,
+    },
+    /// Change the policy.
+    SetPolicy {
+        /// As it was when the change was made up: another one by now is refused, so that two operators do not undo each
+        /// other's change without knowing.
+        from: Box<Policy>,
+        /// As it is to be.
+        to: Box<Policy>,
+        /// The worst re-election by the leader's time-outs, ms.
+        election_worst_ms: u64,
+        /// The longest lease that each guard takes, where it is known, ms.
+        guards: BTreeMap<MemberName, u64>,
+    },
+    /// Add a member.
+    AddMember {
+        /// Its name.
+        member: MemberName,
+        /// As configured.
+        config: Box<MemberConfig>,
+    },
+    /// Remove a member.
+    RemoveMember {
+        /// Its name.
+        member: MemberName,
     },
 }

@@ -1,9 +1,9 @@
 //! Rejections: the state refuses a proposal. Data, shown to operators, with both sides' values.
 
-use regent_types::{ClusterName, EffectKey, Epoch, MemberName, OperationId};
+use regent_types::{ClusterName, CoordinatorId, EffectKey, Epoch, MemberName, OperationId};
 use serde::{Deserialize, Serialize};
 
-use crate::{ConfigError, Step};
+use crate::{ConfigError, Standing, Step};
 
 /// Why a proposal changed nothing.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
@@ -123,6 +123,12 @@ pub enum Rejection {
         /// The initial primary.
         member: MemberName,
     },
+    /// There is no data to take over.
+    #[error("the data directory of {member} is empty: there is nothing to adopt")]
+    NothingToAdopt {
+        /// The primary to be adopted.
+        member: MemberName,
+    },
     /// The effect was retired before, or never existed.
     #[error("effect {}.{} of {} (epoch {}) is not waiting for an outcome", key.operation, key.step, key.cluster, key.epoch)]
     StaleEffect {
@@ -152,6 +158,151 @@ pub enum Rejection {
     /// The configuration is not acceptable.
     #[error(transparent)]
     Config(#[from] ConfigError),
+    /// The policy has changed since the caller read it.
+    #[error("the policy has changed meanwhile ({what}): look at it and decide again")]
+    PolicyMoved {
+        /// What is different now.
+        what: String,
+    },
+    /// Nothing would change.
+    #[error("nothing would change: {what}")]
+    Unchanged {
+        /// Why.
+        what: String,
+    },
+    /// A guard would refuse such a lease, and its primary would be fenced.
+    #[error(
+        "lease_ttl: {wanted_ms} ms is wanted, but the guard of {member} takes leases of {limit_ms} ms at most: raise its \
+         lease_ttl_max first"
+    )]
+    GuardLimit {
+        /// Whose guard.
+        member: MemberName,
+        /// Its limit, ms.
+        limit_ms: u64,
+        /// What was wanted, ms.
+        wanted_ms: u64,
+    },
+    /// It is a member already.
+    #[error("{member} is a member of {cluster} already")]
+    AlreadyMember {
+        /// The cluster.
+        cluster: ClusterName,
+        /// As named.
+        member: MemberName,
+    },
+    /// Two cannot listen at one address.
+    #[error("{address} is the address of {by} already")]
+    AddressTaken {
+        /// The address.
+        address: String,
+        /// Whose it is.
+        by: String,
+    },
+    /// The primary is never removed.
+    #[error("{member} is the primary (epoch {epoch}): move the primary away first")]
+    IsPrimary {
+        /// The member.
+        member: MemberName,
+        /// The current epoch.
+        epoch: Epoch,
+    },
+    /// Without another standby there would never be a failover.
+    #[error("{member} is the last promotable member beside the primary {primary}: add another one first")]
+    LastPromotable {
+        /// The member.
+        member: MemberName,
+        /// The primary.
+        primary: MemberName,
+    },
+    /// The cluster's primary may be writing.
+    #[error(
+        "the primary {primary} of {cluster} was heard {silent_ms} ms ago, its lease may be valid for {needed_ms} ms after \
+         that: stop it first, or consent to its loss"
+    )]
+    LivePrimary {
+        /// The cluster.
+        cluster: ClusterName,
+        /// Its primary.
+        primary: MemberName,
+        /// For how long nobody has heard it, ms.
+        silent_ms: u64,
+        /// How long its lease may be valid, ms.
+        needed_ms: u64,
+    },
+    /// A lease of the forgotten cluster may be valid.
+    #[error(
+        "{cluster} was forgotten at epoch {epoch}, and a lease of it may be valid: try again when a leader has led for \
+         {bound_ms} ms since"
+    )]
+    StillLeased {
+        /// The cluster.
+        cluster: ClusterName,
+        /// Its last epoch.
+        epoch: Epoch,
+        /// The bound of its leases, ms.
+        bound_ms: u64,
+    },
+    /// The group's records are not there yet.
+    #[error("the coordinators are not recorded yet: try again when a leader has been elected")]
+    GroupUnknown,
+    /// The group has changed since the caller looked.
+    #[error(
+        "group version {expected} was expected, the current one is {current}: look at the list and decide again"
+    )]
+    StaleGroup {
+        /// As named by the caller.
+        expected: u64,
+        /// In the state.
+        current: u64,
+    },
+    /// Another change of the group is not done.
+    #[error("coordinator {id} is {standing:?}: one change at a time, wait for it or remove it")]
+    GroupChanging {
+        /// Which.
+        id: CoordinatorId,
+        /// Where it stands.
+        standing: Standing,
+    },
+    /// The id was used before, or the change was asked for before.
+    #[error("coordinator {id} is known as {standing:?}: an id is never used twice")]
+    CoordinatorKnown {
+        /// Which.
+        id: CoordinatorId,
+        /// Where it stands.
+        standing: Standing,
+    },
+    /// No such coordinator.
+    #[error("there is no coordinator {id}")]
+    UnknownCoordinator {
+        /// As named.
+        id: CoordinatorId,
+    },
+    /// Too few or too many votes.
+    #[error(
+        "{count} coordinators would vote, {min} to {max} may: fewer survive no loss, more only wait for each other"
+    )]
+    Voters {
+        /// How many there would be.
+        count: usize,
+        /// At least.
+        min: usize,
+        /// At most.
+        max: usize,
+    },
+    /// One region's loss would stop every failover.
+    #[error(
+        "region {region} would hold {held} of {count} votes: without it no majority is left, so its loss would stop every \
+         failover; choose another region, or consent to it"
+    )]
+    RegionMajority {
+        /// The region.
+        region: regent_types::Region,
+        /// Its votes.
+        held: usize,
+        /// All votes.
+        count: usize,
+    },
     /// The entry was written by another version.
     #[error("entry of an unknown version or a damaged entry: {reason}")]
     Undecodable {

@@ -11,7 +11,10 @@ use regent_types::{
 };
 use serde::{Deserialize, Serialize};
 
-use crate::{ClusterConfig, Cooldown, Effect, Event, Operation, Pending};
+use crate::{
+    Adoption, ClusterConfig, Cooldown, Effect, Event, Forgotten, Group, LeaseInFlight, Membership, Operation,
+    Pending,
+};
 
 /// Newest events kept for `watch`.
 pub(crate) const EVENTS_KEPT: usize = 2_000;
@@ -31,6 +34,12 @@ pub struct State {
     pub next_event: u64,
     /// Index of the last applied entry.
     pub applied_index: u64,
+    /// The coordinators themselves.
+    #[serde(default)]
+    pub group: Group,
+    /// Clusters that were taken out of the group.
+    #[serde(default)]
+    pub forgotten: BTreeMap<ClusterName, Forgotten>,
 }
 
 /// A verified promotion.
@@ -128,6 +137,15 @@ pub struct Cluster {
     pub next_operation: u64,
     /// Request ids answered before, oldest first, with their operation (if they started one).
     pub requests: VecDeque<(RequestId, Option<OperationId>)>,
+    /// The member list's history.
+    #[serde(default)]
+    pub membership: Membership,
+    /// Leases of earlier terms that may be valid still.
+    #[serde(default)]
+    pub lease_in_flight: Option<LeaseInFlight>,
+    /// Running servers that are being taken over.
+    #[serde(default)]
+    pub adoption: Option<Adoption>,
     /// What *resume* leads back to.
     #[serde(default = "resumed_default")]
     pub resumed: Automation,
@@ -176,7 +194,16 @@ impl Cluster {
                 })
             }),
             members: self.config.members.keys().cloned().collect(),
+            members_version: self.membership.version,
+            heartbeat_interval_ms: Some(self.config.policy.heartbeat_interval_ms),
         }
+    }
+
+    /// How long any lease of the current epoch may be valid on the leader's clock, ns: by the present terms, or by earlier
+    /// ones whose leases are out still.
+    pub fn lease_bound_ns(&self) -> u64 {
+        let earlier = self.lease_in_flight.map_or(0, |flight| flight.terms.bound_ns());
+        self.config.policy.lease.bound_ns().max(earlier)
     }
 
     /// A running or ended operation.

@@ -256,6 +256,9 @@ impl Agent {
                     replay_ms: 0,
                 })
             }
+            Directive::Adopt { .. } | Directive::Disown { .. } => {
+                Evidence::Claimed { text: directive.name().into() }
+            }
             Directive::Rejoin { upstream, .. } => {
                 (self.form, self.postgres) = (DataForm::Standby, PostgresState::Standby);
                 (self.timeline, self.lineage) = (upstream.timeline, upstream.epoch);

@@ -1,8 +1,12 @@
 //! Directives and their keys.
 
-use regent_types::{AdoptedHistory, Branch, Directive, EffectKey, Epoch, OperationId, SystemId, Timeline, Upstream};
+use regent_types::{
+    AdoptedHistory, Branch, Directive, EffectKey, Epoch, OperationId, SystemId, Timeline, Upstream,
+};
 
-use super::{ConvertError, Converted, filled, list, optional, parsed, parsed_optional, port, present, required};
+use super::{
+    ConvertError, Converted, filled, list, optional, parsed, parsed_optional, port, present, required,
+};
 use crate::v1::{self, directive};
 
 impl From<EffectKey> for v1::EffectKey {

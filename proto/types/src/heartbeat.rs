@@ -23,8 +23,9 @@ pub struct Heartbeat {
     /// What the agent observes.
     pub report: Report,
     /// The member list that this agent acts by ([`ClusterView::members_version`]). Echoed only once every promise that may
-    /// still extend its lease was asked of everybody in that list or a newer one: from then on a member of that list may be
-    /// promoted after this one's lease. Echoed too early, a promotion could overtake a lease that a promise extends.
+    /// still extend its lease was asked of everybody in that list or a newer one, and the agent never goes back to an older
+    /// list: from then on a member of that list may be promoted after this one's lease. Echoed too early, a promotion could
+    /// overtake a lease that a promise extends.
     #[serde(default)]
     pub members_version: u64,
 }

@@ -30,7 +30,11 @@ pub(super) fn adopt(
             let why = format!("PostgreSQL is {:?}", facts.guard.run);
             return wait_or(facts, Wait::Settle, limits.server_ms, &why, Next::Unknown);
         }
-        run => return Next::Refuse(format!("PostgreSQL is {run:?} under the guard, though its data is unknown")),
+        run => {
+            return Next::Refuse(format!(
+                "PostgreSQL is {run:?} under the guard, though its data is unknown"
+            ));
+        }
     }
     let wanted = if standby_of.is_some() { DataForm::Standby } else { DataForm::Primary };
     if facts.data.form != wanted {
@@ -62,7 +66,9 @@ pub(super) fn adopt(
     }
     match &facts.worked.wal_end {
         None => Next::Step(Step::MeasureWalEnd(timeline)),
-        Some(WalEnd::Unreadable(why)) => Next::Refuse(format!("the end of the standby's WAL is not known: {why}")),
+        Some(WalEnd::Unreadable(why)) => {
+            Next::Refuse(format!("the end of the standby's WAL is not known: {why}"))
+        }
         Some(WalEnd::At(end)) if *end > history.end_lsn => Next::Refuse(format!(
             "the standby's WAL ends at {end}, the primary's at {}: it has what the primary never wrote",
             history.end_lsn

@@ -5,6 +5,7 @@
 //! later failover, never a needless one.
 
 mod hearing;
+mod members;
 mod overdue;
 mod sync;
 mod trigger;
@@ -126,6 +127,7 @@ impl Detector {
             let mut wishes: Vec<Body> = self.overdue(now_ns, name, cluster).into_iter().collect();
             wishes.extend(self.sync_confirmed(now_ns, name, cluster));
             wishes.extend(self.withdraw(now_ns, cluster));
+            wishes.extend(self.members_acknowledged(now_ns, name, cluster));
             wishes.extend(self.trigger(now_ns, name, cluster, voters).map(Body::Declare));
             self.refusals.remove(name);
             for body in wishes {

@@ -61,8 +61,11 @@ fn bootstrap(cluster: &mut Cluster, change: &mut Change, declare: &Declare) -> R
     if cluster.config.initial_primary != declare.member {
         return Err(Rejection::NotPrimary { member: declare.member.clone(), epoch: cluster.epoch });
     }
-    if !declare.evidence.empty {
+    if !declare.evidence.empty && cluster.adoption.is_none() {
         return Err(Rejection::NotEmpty { member: declare.member.clone() });
+    }
+    if declare.evidence.empty && cluster.adoption.is_some() {
+        return Err(Rejection::NothingToAdopt { member: declare.member.clone() });
     }
     let (instance, boot) = declare.evidence.instance.clone().ok_or(Rejection::NoPrimary)?;
     let start = Start {
@@ -219,7 +222,12 @@ pub(super) fn check_candidates(
             "its agent is not heard".to_owned()
         } else {
             match cluster.sync.get(name) {
-                Some(SyncState::Confirmed { epoch }) if Some(*epoch) == newest => return Ok(()),
+                Some(SyncState::Confirmed { epoch }) if Some(*epoch) == newest => {
+                    match primary.map_or(Ok(()), |primary| cluster.membership.knows(primary, name)) {
+                        Ok(()) => return Ok(()),
+                        Err(unknown) => unknown.to_string(),
+                    }
+                }
                 Some(SyncState::Confirmed { epoch }) => format!("in sync with epoch {epoch} only"),
                 Some(SyncState::Unconfirmed { why }) => format!("not in sync ({why})"),
                 None => "never in sync".to_owned(),

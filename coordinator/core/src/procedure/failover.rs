@@ -332,9 +332,19 @@ fn promote(
     }
     let text = format!("{member} is appointed at epoch {epoch}, bound to instance {instance}");
     change.event(cluster, EventKind::Appointed, "5.5 appointment", Some(member), text);
+    if super::adopt::claim_first(cluster, change, member, epoch) {
+        return;
+    }
+    send_promote(cluster, change, initialize);
+}
+
+/// The directive to the appointed member.
+pub(crate) fn send_promote(cluster: &mut Cluster, change: &mut Change, initialize: bool) {
+    let bound = cluster.appointment.clone().expect("checked: there is an appointment");
+    let (epoch, instance) = (bound.epoch, bound.instance);
     let replay_timeout_ms = cluster.config.policy.replay_timeout_ms;
     let directive = Directive::Promote { epoch, instance, initialize, replay_timeout_ms };
-    add_effect(cluster, change, epoch, EffectKind::Agent { member: member.clone(), directive });
+    add_effect(cluster, change, epoch, EffectKind::Agent { member: bound.member, directive });
 }
 
 /// The promotion failed, or nothing is known of it: the target is fenced like any other primary before anyone else,

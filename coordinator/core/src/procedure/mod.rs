@@ -1,10 +1,14 @@
 //! The procedures: one file per concern. They change the state through [`Change`], which collects what happened.
 
+pub(crate) mod adopt;
 pub(crate) mod automation;
 pub(crate) mod declare;
 pub(crate) mod failover;
+pub(crate) mod group;
+pub(crate) mod members;
 pub(crate) mod membership;
 pub(crate) mod outcome;
+pub(crate) mod policy;
 pub(crate) mod redirect;
 pub(crate) mod rejoin;
 pub(crate) mod restraint;

@@ -2,7 +2,7 @@
 
 use regent_types::{ClusterName, Directive, EffectKey, Epoch, Evidence, OperationId, Outcome};
 
-use super::{Change, check_effect, check_epoch, cluster, failover, redirect, rejoin, running};
+use super::{Change, adopt, check_effect, check_epoch, cluster, failover, redirect, rejoin, running};
 use crate::{EffectKind, EventKind, Rejection, State, Step};
 
 /// What came of an effect.
@@ -40,6 +40,20 @@ pub(crate) fn outcome(
             Outcome::Done(Evidence::Validated { address, elapsed_ms }),
         ) => {
             redirect::validated(cluster, change, key, address, *elapsed_ms);
+            Ok(())
+        }
+        (
+            EffectKind::Agent { directive: Directive::Adopt { .. } | Directive::Disown { .. }, .. },
+            Outcome::Done(Evidence::Claimed { text }),
+        ) => {
+            adopt::claimed(cluster, change, key, Ok(text));
+            Ok(())
+        }
+        (
+            EffectKind::Agent { directive: Directive::Adopt { .. } | Directive::Disown { .. }, .. },
+            Outcome::Refused { reason },
+        ) => {
+            adopt::claimed(cluster, change, key, Err(reason));
             Ok(())
         }
         (

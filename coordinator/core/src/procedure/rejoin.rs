@@ -25,7 +25,7 @@ pub(crate) fn begin_rejoin(
     // A rejoin rewinds and clones: not while an operator has asked that nothing begins.
     check_automatic(cluster)?;
     let member = &declare.member;
-    let (appointment, established) = cluster.established().ok_or(Rejection::NoPrimary)?;
+    let (appointment, _) = cluster.established().ok_or(Rejection::NoPrimary)?;
     let (primary, epoch) = (appointment.member.clone(), appointment.epoch);
     if *member == primary {
         return Err(Rejection::NoRejoin {
@@ -40,16 +40,6 @@ pub(crate) fn begin_rejoin(
         Trigger::NotInSync { why } => why.clone(),
         _ => String::new(),
     };
-    let config = &cluster.config.members[&primary];
-    let upstream = Upstream {
-        member: primary.clone(),
-        epoch,
-        host: config.host.clone(),
-        port: config.port,
-        timeline: established.timeline,
-    };
-    let branches = branches(cluster, declare.evidence.lineage);
-    let rewind_timeout_ms = cluster.config.policy.rewind_timeout_ms;
     let start = Start {
         kind: Kind::Rejoin { member: member.clone() },
         trigger: declare.trigger.clone(),
@@ -63,9 +53,34 @@ pub(crate) fn begin_rejoin(
     declared(cluster, change, member);
     let reason = running(cluster).reason.clone();
     enter(running(cluster), change, Step::Rebuild, reason);
-    let directive = Directive::Rejoin { upstream, branches, rewind_timeout_ms };
-    add_effect(cluster, change, epoch, EffectKind::Agent { member: member.clone(), directive });
+    match super::adopt::claim_standby(cluster, member, declare.evidence.lineage) {
+        Some(directive) => {
+            add_effect(cluster, change, epoch, EffectKind::Agent { member: member.clone(), directive });
+        }
+        None => send(cluster, change),
+    }
     Ok(())
+}
+
+/// The directive to the rejoining member.
+pub(crate) fn send(cluster: &mut Cluster, change: &mut Change) {
+    let (appointment, established) = cluster.established().expect("checked: there is a primary");
+    let (primary, epoch) = (appointment.member.clone(), appointment.epoch);
+    let operation = super::running(cluster);
+    let member = operation.target.clone().expect("a rejoin has a target");
+    let lineage = operation.evidence.lineage;
+    let config = &cluster.config.members[&primary];
+    let upstream = Upstream {
+        member: primary.clone(),
+        epoch,
+        host: config.host.clone(),
+        port: config.port,
+        timeline: established.timeline,
+    };
+    let branches = branches(cluster, lineage);
+    let rewind_timeout_ms = cluster.config.policy.rewind_timeout_ms;
+    let directive = Directive::Rejoin { upstream, branches, rewind_timeout_ms };
+    add_effect(cluster, change, epoch, EffectKind::Agent { member, directive });
 }
 
 /// Where each epoch since `lineage` ended, oldest first. Epochs whose primary was re-appointed in place are named too: a

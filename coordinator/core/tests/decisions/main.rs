@@ -7,6 +7,7 @@ mod detection;
 mod leases;
 mod loss;
 mod member;
+mod membership;
 mod random;
 mod rules;
 mod scenarios;

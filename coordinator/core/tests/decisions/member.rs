@@ -129,6 +129,20 @@ impl Member {
         }
     }
 
+    /// Its data counts as part of this epoch's history.
+    pub fn adopt(&mut self, epoch: Epoch) -> String {
+        if self.form == DataForm::Standby {
+            self.lineage = epoch;
+        }
+        "taken over".into()
+    }
+
+    /// Nothing is known of its data any more.
+    pub fn disown(&mut self) -> String {
+        self.lineage = Epoch::NONE;
+        "disowned".into()
+    }
+
     /// Fences: PostgreSQL stops if it could write.
     pub fn fence(&mut self, epoch: Epoch) -> FencedEvidence {
         let clean = self.state == PostgresState::Primary;
@@ -201,7 +215,7 @@ impl Member {
         });
         let method = match self.form {
             DataForm::Primary if salvage.is_some() => RejoinMethod::Rewound,
-            DataForm::Standby | DataForm::Primary => RejoinMethod::Repointed,
+            DataForm::Standby | DataForm::Primary if self.lineage != Epoch::NONE => RejoinMethod::Repointed,
             _ => RejoinMethod::Cloned,
         };
         self.form = DataForm::Standby;

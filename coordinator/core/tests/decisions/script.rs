@@ -11,6 +11,11 @@
 //! | `answer EFFECT` | the healthy answer to the effect of that name; with `late`, to one that was retired |
 //! | `refuse EFFECT WHY`, `unknown EFFECT WHY` | the other outcomes |
 //! | `leader 2` | another leadership; with `forgets`, no ages are inherited; `relays on`, `relays off` |
+//! | `policy lease_ttl=60s partition_timeout=1m` | an operator's change of the policy, times in seconds; `guard=b:30`, `stale` |
+//! | `member add c`, `member remove b` | an operator's change of the member list; `at=10.0.0.1:5432`, `unpromotable` |
+//! | `knows a 1` | the member acts by that member list |
+//! | `group found 1:r1 2:r2`, `add 4:r4 version=1`, `remove 3`, `joined 4`, `left 3` | the coordinators; `consent` |
+//! | `create gravl a b adopt=7001`, `forget silent=9 consent` | clusters that come and go |
 //! | `operator failover to=b consent=b epoch=1 id=r1 dry` | and `operator pause`, `resume`, `assume-fenced`, `acknowledge`, `approve`, `automation MODE` |
 //! | `status` | one line; `verdicts`: why each candidate lost; `loss`: of the last failover |
 //!
@@ -133,6 +138,10 @@ impl Script {
                 drop(self.world().propose(outcome(&effect.key, came)));
             }
             "operator" => self.operator(cluster, args, said),
+            "policy" => self.policy(cluster, args),
+            "member" => self.member(cluster, args),
+            "knows" => self.world().member(cluster, args[0]).members_version = args[1].parse().unwrap(),
+            "group" | "create" | "forget" => super::membership::command(self.world(), cluster, verb, args),
             "status" => said.push(self.status(cluster)),
             "verdicts" => {
                 let operation = self.world().cluster(cluster).operation.as_ref().expect("an operation");
@@ -177,6 +186,8 @@ impl Script {
             ("lsn", lsn) => member.lsn = lsn.parse().unwrap(),
             ("system", id) => member.system_id = Some(SystemId(id.parse().unwrap())),
             ("refused", why) => member.refused = Some(why.into()),
+            ("form", "primary") => member.form = regent_types::DataForm::Primary,
+            ("form", "standby") => member.form = regent_types::DataForm::Standby,
             ("timeline", id) => member.timeline = Some(regent_types::Timeline(id.parse().unwrap())),
             _ => panic!("no fact {fact}"),
         }
@@ -229,6 +240,70 @@ impl Script {
         {
             said.push(format!("answered as before: operation {:?}", applied.operation.map(|id| id.0)));
         }
+    }
+
+    fn policy(&mut self, cluster: &str, args: &[&str]) {
+        let from = self.world().cluster(cluster).config.policy.clone();
+        let mut to = from.clone();
+        let mut guards = BTreeMap::new();
+        for (key, value) in args.iter().filter_map(|arg| arg.split_once('=')) {
+            let ms = || value.parse::<u64>().expect("seconds") * 1_000;
+            match key {
+                "lease_ttl" => to.lease.ttl_ms = ms(),
+                "partition_timeout" => to.partition_timeout_ms = ms(),
+                "guard" => {
+                    let (member, limit) = value.split_once(':').expect("member:seconds");
+                    guards.insert(member_name(member), limit.parse::<u64>().unwrap() * 1_000);
+                }
+                _ => panic!("no policy {key}"),
+            }
+        }
+        let mut seen = from.clone();
+        if args.contains(&"stale") {
+            seen.partition_timeout_ms += 1;
+        }
+        let (from, to) = (Box::new(seen), Box::new(to));
+        self.request(cluster, RequestKind::SetPolicy { from, to, election_worst_ms: 3_000, guards });
+    }
+
+    fn member(&mut self, cluster: &str, args: &[&str]) {
+        let member = member_name(args[1]);
+        let kind = match args[0] {
+            "add" => {
+                let name = cluster_name(cluster);
+                let (count, instance) = (self.world().members.len() as u8, self.world().next_instance());
+                let key = (name.clone(), member.clone());
+                let made = super::member::Member::new(&name, &member, instance);
+                self.world().members.entry(key).or_insert(made);
+                let mut made = config("x", &["x"]).members[&member_name("x")].clone();
+                made.host = format!("10.0.1.{count}");
+                for arg in args {
+                    if let Some((host, port)) = arg.strip_prefix("at=").and_then(|at| at.split_once(':')) {
+                        (made.host, made.port) = (host.into(), port.parse().unwrap());
+                    }
+                }
+                made.promotable = !args.contains(&"unpromotable");
+                RequestKind::AddMember { member, config: Box::new(made) }
+            }
+            "remove" => RequestKind::RemoveMember { member },
+            other => panic!("no change {other}"),
+        };
+        self.request(cluster, kind);
+    }
+
+    /// A request that nobody has made before.
+    fn request(&mut self, cluster: &str, kind: RequestKind) {
+        let world = self.world();
+        let request_id = RequestId::new(format!("n{}", world.state.applied_index)).unwrap();
+        let body = Body::Request(OperatorRequest {
+            cluster: cluster_name(cluster),
+            actor: "alice".into(),
+            reason: "because".into(),
+            expected_epoch: world.cluster(cluster).epoch,
+            request_id,
+            kind,
+        });
+        drop(world.propose(body));
     }
 
     fn status(&mut self, cluster: &str) -> String {

@@ -220,7 +220,8 @@ impl World {
             }
         }
         self.cooldowns.observe(self.now_ns, &self.state);
-        let over = self.cooldowns.over(self.now_ns, &self.state);
+        let mut over = self.cooldowns.over(self.now_ns, &self.state);
+        over.extend(self.leases.settled(self.now_ns, &self.state));
         let wishes = self.detector.tick(self.now_ns, &self.state, 3);
         for body in over.into_iter().chain(wishes) {
             self.see(Seen::Proposed(Box::new(body.clone())));
@@ -346,6 +347,8 @@ impl World {
                     Directive::Validate { address, .. } => {
                         Evidence::Validated { address: address.clone(), elapsed_ms: 40 }
                     }
+                    Directive::Adopt { .. } => Evidence::Claimed { text: alive.adopt(directive.epoch()) },
+                    Directive::Disown { .. } => Evidence::Claimed { text: alive.disown() },
                     Directive::Fence { .. } | Directive::Prepare { .. } => return None,
                 };
                 self.members.insert((cluster.clone(), member.clone()), alive);

@@ -54,6 +54,12 @@ fn event_name(kind: EventKind) -> &'static str {
         EventKind::Approved => "approved",
         EventKind::Acknowledged => "acknowledged",
         EventKind::CooldownOver => "cooldown_over",
+        EventKind::PolicyChanged => "policy_changed",
+        EventKind::MemberAdded => "member_added",
+        EventKind::MemberRemoved => "member_removed",
+        EventKind::MembersAcknowledged => "members_acknowledged",
+        EventKind::ClusterForgotten => "cluster_forgotten",
+        EventKind::Adopted => "adopted",
     }
 }
 
@@ -88,7 +94,10 @@ pub fn rejected(rejection: &Rejection) -> Status {
     let text = rejection.to_string();
     match rejection {
         Rejection::StaleEpoch { .. } => Status::aborted(format!("expected_epoch: {text}")),
-        Rejection::UnknownCluster { .. } | Rejection::UnknownMember { .. } => Status::not_found(text),
+        Rejection::StaleGroup { .. } => Status::aborted(format!("expected_version: {text}")),
+        Rejection::UnknownCluster { .. }
+        | Rejection::UnknownMember { .. }
+        | Rejection::UnknownCoordinator { .. } => Status::not_found(text),
         Rejection::Config(_) => Status::invalid_argument(text),
         _ => Status::failed_precondition(text),
     }

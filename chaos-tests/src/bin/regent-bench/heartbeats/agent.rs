@@ -214,6 +214,9 @@ impl Made {
                     replay_ms: 0,
                 })
             }
+            Directive::Adopt { .. } | Directive::Disown { .. } => {
+                Evidence::Claimed { text: directive.name().into() }
+            }
             Directive::Rejoin { upstream, .. } => {
                 (self.form, self.state) = (DataForm::Standby, PostgresState::Standby);
                 (self.timeline, self.lineage) = (upstream.timeline, upstream.epoch);

@@ -1,0 +1,97 @@
+//! Who belongs to a cluster, beyond the list itself: what the primary has acknowledged of it, who was removed, and who is
+//! being taken over from a time without Regent.
+//!
+//! Invariant (DESIGN section 6): against a primary's lease only a member may be promoted that this primary has in its list. The interleaving without it: a member is added, the coordinators lose the quorum, the primary extends its
+//! lease by the promises of the *old* list, the quorum returns and promotes the new member, which nobody had asked.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use regent_types::{Epoch, LeaseTerms, MemberName, SystemId};
+use serde::{Deserialize, Serialize};
+
+/// The member list's history.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Membership {
+    /// Counts the changes of the list, from 0.
+    pub version: u64,
+    /// The list that each later member came with; who is not here was there from the beginning.
+    #[serde(default)]
+    pub since: BTreeMap<MemberName, u64>,
+    /// The newest list that each member has acknowledged. A member never goes back to an older list, so what it said as a
+    /// standby holds when it is primary.
+    #[serde(default)]
+    pub acknowledged: BTreeMap<MemberName, u64>,
+    /// Members that are no more. Their names stay in the history.
+    #[serde(default)]
+    pub removed: BTreeMap<MemberName, RemovedMember>,
+    /// Members that came back after a removal and have not been made to forget their data yet.
+    #[serde(default)]
+    pub returning: BTreeSet<MemberName>,
+}
+
+/// A member that an operator has removed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RemovedMember {
+    /// The first list without it.
+    pub version: u64,
+    /// Who and why.
+    pub by: String,
+    /// When, wall ms (display only).
+    pub wall_ms: u64,
+}
+
+impl Membership {
+    /// Whether `primary` has acknowledged a list with `member` in it.
+    pub fn knows(&self, primary: &MemberName, member: &MemberName) -> Result<(), Unacknowledged> {
+        let since = self.since.get(member).copied().unwrap_or(0);
+        let acknowledged = self.acknowledged.get(primary).copied().unwrap_or(0);
+        if since <= acknowledged { Ok(()) } else { Err(Unacknowledged { since, acknowledged }) }
+    }
+}
+
+/// The primary does not know of a member yet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[error("in the member list since version {since}, the primary has acknowledged version {acknowledged}")]
+pub struct Unacknowledged {
+    /// The list that the member came with.
+    pub since: u64,
+    /// The primary's.
+    pub acknowledged: u64,
+}
+
+/// Leases of earlier terms that may be valid still. A leader that is elected meanwhile never granted them, and would take
+/// the present terms for all that there can be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LeaseInFlight {
+    /// The longest of them.
+    pub terms: LeaseTerms,
+    /// Log index of the change that ended them: a leader that has led for their whole bound since it applied this entry may
+    /// say that they are over.
+    pub index: u64,
+}
+
+/// Running servers that are taken over.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Adoption {
+    /// The database that is meant: any other data is refused.
+    pub system_id: SystemId,
+    /// Standbys that were not tried yet.
+    pub standbys: BTreeSet<MemberName>,
+}
+
+/// A cluster that an operator has taken out of the group. Its name may be used again, its epochs never.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Forgotten {
+    /// The last epoch.
+    pub epoch: Epoch,
+    /// The terms of its last leases.
+    pub terms: LeaseTerms,
+    /// Log index of the entry.
+    pub index: u64,
+    /// No lease of it can be valid any more.
+    pub settled: bool,
+    /// Who and why.
+    pub by: String,
+    /// When, wall ms (display only).
+    pub wall_ms: u64,
+}
