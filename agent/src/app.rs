@@ -180,6 +180,7 @@ impl App {
                 slot_retained_bytes: seen.sample.as_ref().and_then(|(s, _)| s.slot_retained_bytes),
             },
             job: self.progress.lock().expect("no panic while held").clone(),
+            salvages: vec![],
         }
     }
 }

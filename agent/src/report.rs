@@ -67,5 +67,6 @@ pub fn wal(seen: &Observed) -> WalFacts {
         replay_lag_ms: sample.replay_lag_ms,
         sample_age_ms: ms_since(*at_ns),
         standbys: sample.standbys.clone(),
+        retention: None,
     }
 }

@@ -44,6 +44,7 @@ impl Heard {
             cluster: cluster.clone(),
             member: member.clone(),
             age_ms: now_ns.saturating_sub(*at_ns) / 1_000_000,
+            position: None,
         });
         ages.collect()
     }
@@ -54,9 +55,7 @@ impl Heard {
         let mut ages = self.own(now_ns);
         if let Some((at_ns, told)) = told {
             let since_ms = now_ns.saturating_sub(at_ns) / 1_000_000;
-            ages.extend(
-                told.into_iter().map(|hearing| Hearing { age_ms: hearing.age_ms + since_ms, ..hearing }),
-            );
+            ages.extend(told.into_iter().map(|hearing| hearing.later(since_ms)));
         }
         ages
     }
@@ -64,7 +63,8 @@ impl Heard {
 
 #[cfg(test)]
 mod tests {
-    use regent_types::{ClusterName, MemberName};
+    use regent_core::PositionAges;
+    use regent_types::{ClusterName, Epoch, Lsn, MemberName};
 
     use super::*;
 
@@ -72,12 +72,21 @@ mod tests {
     fn a_new_leader_counts_on_from_what_the_last_one_told() {
         let heard = Heard::default();
         let (cluster, member) = (ClusterName::new("c").unwrap(), MemberName::new("m").unwrap());
-        let told = Hearing { cluster: cluster.clone(), member: member.clone(), age_ms: 40_000 };
+        let position = PositionAges { epoch: Epoch(3), frozen_ms: 20, marks: vec![(Lsn(7), 39_000)] };
+        let told = Hearing {
+            cluster: cluster.clone(),
+            member: member.clone(),
+            age_ms: 40_000,
+            position: Some(position),
+        };
         heard.told(1_000_000_000, vec![told]);
         heard.touch(&(cluster, MemberName::new("n").unwrap()), 3_000_000_000);
         let ages = heard.inherited(4_000_000_000);
         let of = |name: &str| ages.iter().find(|age| age.member.as_str() == name).unwrap().age_ms;
         assert_eq!(of("m"), 43_000);
         assert_eq!(of("n"), 1_000);
+        // The position grows older with the silence; how stale it was at last contact does not.
+        let position = ages.iter().find_map(|age| age.position.clone()).unwrap();
+        assert_eq!((position.frozen_ms, position.marks), (20, vec![(Lsn(7), 42_000)]));
     }
 }

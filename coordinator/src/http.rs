@@ -145,6 +145,14 @@ fn clusters(node: &Node, text: &mut Text) {
     for (name, cluster) in all() {
         text.sample("regent_effects_waiting", &[("cluster", name.as_str())], cluster.effects().len());
     }
+    text.head("regent_alert", "gauge", "1 while something about a member needs an operator's eye.");
+    for (name, cluster) in all() {
+        for alert in &cluster.alerts {
+            let labels =
+                [("cluster", name.as_str()), ("member", alert.member.as_str()), ("kind", alert.kind.name())];
+            text.sample("regent_alert", &labels, 1);
+        }
+    }
     if inner.leadership.is_none() {
         return;
     }

@@ -6,10 +6,12 @@
 
 use std::{cmp::Reverse, collections::BTreeMap, sync::Arc, time::Duration};
 
-use regent_core::{Body, Hearing};
-use regent_proto::v1::{AgesRequest, MemberAge, peer_service_client::PeerServiceClient};
+use regent_core::{Body, Hearing, PositionAges};
+use regent_proto::v1::{
+    AgesRequest, MemberAge, PrimaryPosition, WalMark, peer_service_client::PeerServiceClient,
+};
 use regent_raft::LeadershipChange;
-use regent_types::{ClusterName, CoordinatorId, MemberName, Region};
+use regent_types::{ClusterName, CoordinatorId, Epoch, Lsn, LsnError, MemberName, Region};
 use tokio::task::JoinSet;
 
 use crate::{
@@ -163,15 +165,42 @@ pub async fn exchange(node: Arc<Node>) {
 
 /// An age as it travels.
 pub fn to_proto(hearing: Hearing) -> MemberAge {
-    MemberAge { cluster: hearing.cluster.into(), member: hearing.member.into(), age_ms: hearing.age_ms }
+    let position = hearing.position.map(|position| PrimaryPosition {
+        epoch: position.epoch.0,
+        frozen_ms: position.frozen_ms,
+        marks: position
+            .marks
+            .into_iter()
+            .map(|(lsn, age_ms)| WalMark { lsn: lsn.to_string(), age_ms })
+            .collect(),
+    });
+    MemberAge {
+        cluster: hearing.cluster.into(),
+        member: hearing.member.into(),
+        age_ms: hearing.age_ms,
+        position,
+    }
 }
 
-/// An age that arrived.
-pub fn from_proto(age: MemberAge) -> Result<Hearing, regent_types::IdError> {
+/// An age that arrived; what is wrong with it otherwise.
+pub fn from_proto(age: MemberAge) -> Result<Hearing, String> {
+    let position = |position: PrimaryPosition| {
+        let marks = position.marks.into_iter().map(|mark| {
+            let lsn: Lsn =
+                mark.lsn.parse().map_err(|error: LsnError| format!("position.marks.lsn: {error}"))?;
+            Ok::<_, String>((lsn, mark.age_ms))
+        });
+        let marks = marks.collect::<Result<Vec<_>, _>>()?;
+        if !marks.is_sorted_by(|a, b| a.0 <= b.0 && a.1 >= b.1) {
+            return Err("position.marks: not in order, oldest first".to_owned());
+        }
+        Ok(PositionAges { epoch: Epoch(position.epoch), frozen_ms: position.frozen_ms, marks })
+    };
     Ok(Hearing {
-        cluster: ClusterName::new(age.cluster)?,
-        member: MemberName::new(age.member)?,
+        cluster: ClusterName::new(age.cluster).map_err(|error| error.to_string())?,
+        member: MemberName::new(age.member).map_err(|error| error.to_string())?,
         age_ms: age.age_ms,
+        position: age.position.map(position).transpose()?,
     })
 }
 

@@ -341,6 +341,9 @@ fn salvage() -> SalvageSummary {
         transactions: 1,
         span_ms: 0,
         completeness: SalvageCompleteness::Complete,
+        relations: vec![],
+        relations_total: 0,
+        data: None,
     }
 }
 

@@ -59,6 +59,9 @@ pub async fn salvage(app: &App, branch: &Branch, end: Option<WalEnd>) -> Result<
             None => SalvageCompleteness::Complete,
             Some(reason) => SalvageCompleteness::Partial { reason },
         },
+        relations: vec![],
+        relations_total: 0,
+        data: None,
     };
     let manifest = serde_json::json!({
         "version": 1,

@@ -82,6 +82,9 @@ impl State {
             }
             Body::Group(request) => procedure::group::request(self, &mut change, request),
             Body::GroupNews(news) => procedure::group::news(self, &mut change, news),
+            Body::Alert { cluster, member, kind, text } => {
+                procedure::alert::alert(self, &mut change, cluster, member, *kind, text.as_ref())
+            }
         };
         reply?;
         invariant::check(self);

@@ -4,7 +4,10 @@
 //! fenced epoch when the proof is only the lease's expiry. Among the eligible the ranking is the order of
 //! [`Rank`]'s fields. When in doubt a member is not eligible: the mistake is a longer outage, never a lost history.
 
-use std::{cmp::Reverse, collections::BTreeSet};
+use std::{
+    cmp::Reverse,
+    collections::{BTreeMap, BTreeSet},
+};
 
 use regent_types::{CandidateReport, DataForm, Epoch, InstanceId, Lsn, MemberName};
 use serde::{Deserialize, Serialize};
@@ -114,6 +117,34 @@ pub enum VerdictReason {
         /// The policy.
         max_bytes: u64,
     },
+    /// The primary's figures had stopped moving before it was lost: nobody knows what it wrote since.
+    #[error(
+        "the primary's WAL position was {frozen_ms} ms old when it was heard last: a lag from it is not known; an operator's \
+         consent to the loss is needed"
+    )]
+    PositionFrozen {
+        /// How old.
+        frozen_ms: u64,
+    },
+    /// `max_lag` is set in time, and the standby lacks more than the leader remembers.
+    #[error(
+        "the age of the oldest write that it lacks is not known, {max_ms} ms are allowed without an operator's consent to the \
+         loss"
+    )]
+    LagTimeUnknown {
+        /// The policy.
+        max_ms: u64,
+    },
+    /// The oldest write that it lacked at last contact is older than `max_lag`.
+    #[error(
+        "at last contact it lacked writes of {lag_ms} ms, {max_ms} are allowed without an operator's consent to the loss"
+    )]
+    LagTimeAboveBound {
+        /// How old.
+        lag_ms: u64,
+        /// The policy.
+        max_ms: u64,
+    },
 }
 
 /// The order of preference: fields from the most to the least important.
@@ -150,6 +181,10 @@ pub(crate) struct Choice<'a> {
     pub consent: Option<&'a MemberName>,
     /// The old primary's WAL at last contact.
     pub primary_lsn: Option<Lsn>,
+    /// How old its figures were then, when that is too old.
+    pub frozen_ms: Option<u64>,
+    /// By member, what it lacked then in time.
+    pub lag_ms: &'a BTreeMap<MemberName, u64>,
 }
 
 /// Chooses: the winner's report, and a verdict per member.
@@ -296,14 +331,38 @@ fn check_standby(choice: &Choice<'_>, report: &CandidateReport) -> Result<(), Ve
         });
     }
     let received = report.received_lsn.ok_or(VerdictReason::NoLsn)?;
-    let Some(max_bytes) = choice.cluster.config.policy.max_lag_bytes else { return Ok(()) };
-    if choice.consent == Some(&report.member) {
+    if choice.consent == Some(&report.member) { Ok(()) } else { check_lag(choice, report, received) }
+}
+
+/// The bounds on what a promotion may lose, measured at the last contact with the primary and from fresh samples only.
+fn check_lag(choice: &Choice<'_>, report: &CandidateReport, received: Lsn) -> Result<(), VerdictReason> {
+    let policy = &choice.cluster.config.policy;
+    let (max_bytes, max_ms) = (policy.max_lag_bytes, policy.max_lag_ms);
+    if max_bytes.is_none() && max_ms.is_none() {
         return Ok(());
     }
-    // A leader that never heard the primary cannot call the lag small.
-    let primary_lsn = choice.primary_lsn.ok_or(VerdictReason::LagUnknown { max_bytes })?;
+    // A leader that was never told where the primary stood cannot call the lag small.
+    let Some(primary_lsn) = choice.primary_lsn else {
+        return Err(match (max_bytes, max_ms) {
+            (Some(max_bytes), _) => VerdictReason::LagUnknown { max_bytes },
+            (None, max_ms) => VerdictReason::LagTimeUnknown { max_ms: max_ms.unwrap_or_default() },
+        });
+    };
+    // A server that answered nobody is why these begin; a position that froze before a partition is another matter.
+    let by_silence = matches!(choice.trigger, Trigger::Partition { .. } | Trigger::Operator);
+    if let Some(frozen_ms) = choice.frozen_ms.filter(|_| by_silence) {
+        return Err(VerdictReason::PositionFrozen { frozen_ms });
+    }
     let lag_bytes = primary_lsn.bytes_since(received);
-    if lag_bytes > max_bytes { Err(VerdictReason::LagAboveBound { lag_bytes, max_bytes }) } else { Ok(()) }
+    if let Some(max_bytes) = max_bytes.filter(|max_bytes| lag_bytes > *max_bytes) {
+        return Err(VerdictReason::LagAboveBound { lag_bytes, max_bytes });
+    }
+    let Some(max_ms) = max_ms.filter(|_| lag_bytes > 0) else { return Ok(()) };
+    match choice.lag_ms.get(&report.member) {
+        None => Err(VerdictReason::LagTimeUnknown { max_ms }),
+        Some(lag_ms) if *lag_ms > max_ms => Err(VerdictReason::LagTimeAboveBound { lag_ms: *lag_ms, max_ms }),
+        Some(_) => Ok(()),
+    }
 }
 
 fn or_unknown(value: Option<impl std::fmt::Display>) -> String {

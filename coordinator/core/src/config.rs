@@ -58,6 +58,12 @@ pub struct Policy {
     /// After an automatic failover the next one waits for an operator's acknowledgement for this long, ms; 0: never.
     #[serde(default = "cooldown_default")]
     pub cooldown_ms: u64,
+    /// The same in time: the oldest write that it lacked at last contact was this old, ms.
+    #[serde(default)]
+    pub max_lag_ms: Option<u64>,
+    /// An alert when the primary's disk would be full sooner than this at the present rate, ms; 0 is never.
+    #[serde(default)]
+    pub disk_full_alert_ms: u64,
 }
 
 fn cooldown_default() -> u64 {
@@ -144,6 +150,13 @@ impl ClusterConfig {
                 policy.replay_timeout_ms, policy.promote_timeout_ms
             );
             return error("replay_timeout", problem);
+        }
+        if policy.rejoin_timeout_ms <= policy.rewind_timeout_ms {
+            let problem = format!(
+                "{} ms is not above rewind_timeout ({} ms): a rewind shows no progress, and would be ended before its budget",
+                policy.rejoin_timeout_ms, policy.rewind_timeout_ms
+            );
+            return error("rejoin_timeout", problem);
         }
         if policy.lease.rho_ppm > 100_000 {
             return error("clock_drift_ppm", format!("{} is above 100000 (10 %)", policy.lease.rho_ppm));

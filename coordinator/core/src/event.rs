@@ -65,6 +65,10 @@ pub enum EventKind {
     ClusterForgotten,
     /// Data that was made without Regent was taken over, or not.
     Adopted,
+    /// Something needs an operator's eye.
+    AlertRaised,
+    /// It does so no more.
+    AlertCleared,
 }
 
 /// One event, kept in the replicated state for `watch`.

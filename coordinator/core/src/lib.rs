@@ -37,7 +37,7 @@ pub use candidate::{Verdict, VerdictReason};
 pub use codec::{CodecError, FEATURE_LEVEL, decode_reply, encode_reply};
 pub use config::{ClusterConfig, ConfigError, MemberConfig, Policy};
 pub use cooldown::{Cooldown, Cooldowns};
-pub use detector::{Detector, Hearing};
+pub use detector::{Detector, Hearing, PositionAges};
 pub use effect::{Effect, EffectKind};
 pub use event::{Event, EventKind};
 pub use group::{Coordinator, Group, GroupRecord, Standing};
@@ -49,7 +49,11 @@ pub use pending::{Pending, PendingWhy};
 pub use position::{Leadership, Position};
 pub use procedure::policy::differences;
 pub use proof::{Certainty, FenceProof, FenceRecord};
-pub use proposal::{Body, Declare, Evidence as DeclareEvidence, OperatorRequest, Proposal, RequestKind};
+pub use proposal::{
+    Body, Declare, Evidence as DeclareEvidence, LagEvidence, OperatorRequest, Proposal, RequestKind,
+};
 pub use rejection::Rejection;
 pub use request::{GroupNews, GroupRequest, GroupRequestKind};
-pub use state::{Appointment, Cluster, DnsRecord, EpochRecord, Established, State, SyncState};
+pub use state::{
+    Alert, AlertKind, Appointment, Cluster, DnsRecord, EpochRecord, Established, State, SyncState,
+};

@@ -8,7 +8,9 @@ use regent_types::{
 };
 use serde::{Deserialize, Serialize};
 
-use crate::{ClusterConfig, FenceProof, GroupNews, GroupRequest, MemberConfig, Policy, Step, Trigger};
+use crate::{
+    AlertKind, ClusterConfig, FenceProof, GroupNews, GroupRequest, MemberConfig, Policy, Step, Trigger,
+};
 
 /// One entry of the log.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -118,6 +120,17 @@ pub enum Body {
     Group(GroupRequest),
     /// The leader's shell found something out about the coordinators.
     GroupNews(GroupNews),
+    /// Something about a member needs an operator's eye, or does so no more.
+    Alert {
+        /// The cluster.
+        cluster: ClusterName,
+        /// The member.
+        member: MemberName,
+        /// What.
+        kind: AlertKind,
+        /// In words, with numbers; `None` when it is over.
+        text: Option<String>,
+    },
 }
 
 /// The detector's wish for an operation.
@@ -150,6 +163,19 @@ pub struct Evidence {
     pub empty: bool,
     /// The newest epoch that `member`'s data descends from (rejoin).
     pub lineage: Epoch,
+    /// What the standbys lacked when the primary was heard last.
+    #[serde(default)]
+    pub lag: Box<LagEvidence>,
+}
+
+/// Lag at the last contact with the primary.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LagEvidence {
+    /// How old the primary's own figures were when it was heard last, ms, when that is too old to call a lag small.
+    pub frozen_ms: Option<u64>,
+    /// By standby: age, at that last contact, of the oldest write that it lacked, ms; a standby that is not named lacked
+    /// more than the leader remembers.
+    pub by_member_ms: BTreeMap<MemberName, u64>,
 }
 
 /// A mutating call of an operator.

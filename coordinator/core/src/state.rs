@@ -108,6 +108,39 @@ pub struct DnsRecord {
     pub ttl_s: u32,
 }
 
+/// What an alert is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum AlertKind {
+    /// A confirmed standby does not stream: it falls behind, and what it lacks would be lost.
+    NotStreaming,
+    /// The primary's disk will be full soon at the present rate.
+    DiskFilling,
+}
+
+impl AlertKind {
+    /// Its name in metrics and messages.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::NotStreaming => "not_streaming",
+            Self::DiskFilling => "disk_filling",
+        }
+    }
+}
+
+/// One alert, from its rise to its end.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Alert {
+    /// Whom it is about.
+    pub member: MemberName,
+    /// What.
+    pub kind: AlertKind,
+    /// As it was when it rose.
+    pub text: String,
+    /// Since when, wall ms (display only).
+    pub since_wall_ms: u64,
+}
+
 /// One cluster.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Cluster {
@@ -155,6 +188,9 @@ pub struct Cluster {
     /// A failover that waits for an operator; nothing is fenced for it.
     #[serde(default)]
     pub pending: Option<Pending>,
+    /// What needs an operator's eye now.
+    #[serde(default)]
+    pub alerts: Vec<Alert>,
 }
 
 fn resumed_default() -> Automation {

@@ -91,9 +91,45 @@ struct PolicyTable {
     sync_lag_bytes_max: u64,
     #[serde(with = "humantime_serde")]
     sync_window: Duration,
+    #[serde(deserialize_with = "bytes_or_off")]
     max_lag_bytes: Option<u64>,
     #[serde(with = "humantime_serde")]
     cooldown: Duration,
+    #[serde(deserialize_with = "time_or_off")]
+    max_lag: Option<Duration>,
+    #[serde(deserialize_with = "time_or_off")]
+    disk_full_alert: Option<Duration>,
+}
+
+const OFF: &str = "off";
+
+/// A number of bytes, or `"off"`.
+fn bytes_or_off<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Option<u64>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Value {
+        Bytes(u64),
+        Text(String),
+    }
+    match Value::deserialize(from) {
+        Ok(Value::Bytes(bytes)) => Ok(Some(bytes)),
+        Ok(Value::Text(text)) if text == OFF => Ok(None),
+        Ok(Value::Text(text)) => {
+            Err(serde::de::Error::custom(format!("{text:?} is neither a number of bytes nor \"off\"")))
+        }
+        Err(_) => Err(serde::de::Error::custom("use a number of bytes, or \"off\"")),
+    }
+}
+
+/// A duration, or `"off"`.
+fn time_or_off<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Option<Duration>, D::Error> {
+    let text = String::deserialize(from)?;
+    if text == OFF {
+        return Ok(None);
+    }
+    humantime::parse_duration(&text).map(Some).map_err(|error| {
+        serde::de::Error::custom(format!("{text:?} is neither a time ({error}) nor \"off\""))
+    })
 }
 
 impl Default for PolicyTable {
@@ -111,12 +147,14 @@ impl Default for PolicyTable {
             promote_timeout: s(120),
             replay_timeout: s(60),
             validate_timeout: s(120),
-            rejoin_timeout: s(24 * 3600),
+            rejoin_timeout: s(3600),
             rewind_timeout: s(1200),
             sync_lag_bytes_max: 16 << 20,
             sync_window: s(10),
-            max_lag_bytes: None,
             cooldown: s(3600),
+            max_lag_bytes: Some(64 << 20),
+            max_lag: Some(s(60)),
+            disk_full_alert: Some(s(6 * 3600)),
         }
     }
 }
@@ -187,6 +225,8 @@ impl ClusterTable {
                 sync_window_ms: ms(policy.sync_window),
                 max_lag_bytes: policy.max_lag_bytes,
                 cooldown_ms: ms(policy.cooldown),
+                max_lag_ms: policy.max_lag.map(ms),
+                disk_full_alert_ms: policy.disk_full_alert.map_or(0, ms),
             },
             automation: self.automation,
             name,

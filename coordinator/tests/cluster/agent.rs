@@ -320,6 +320,7 @@ impl Agent {
                     replay_lag_ms: standby.then_some(0),
                     sample_age_ms: 0,
                     standbys: Vec::new(),
+                    retention: None,
                 },
                 disk: DiskFacts {
                     probe: DiskProbe::Ok { latency_ms: 1 },
@@ -328,6 +329,7 @@ impl Agent {
                     slot_retained_bytes: None,
                 },
                 job: None,
+                salvages: Vec::new(),
             },
         }
     }

@@ -6,6 +6,7 @@
 
 mod directive;
 mod heartbeat;
+mod loss;
 mod outcome;
 mod report;
 mod session;

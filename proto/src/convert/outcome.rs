@@ -2,7 +2,7 @@
 
 use regent_types::{
     BootId, CandidateReport, Epoch, Evidence, FencedEvidence, Outcome, PromotedEvidence, RejoinMethod,
-    RejoinedEvidence, SalvageCompleteness, SalvageSummary, SystemId, Timeline,
+    RejoinedEvidence, SystemId, Timeline,
 };
 
 use super::{
@@ -215,43 +215,6 @@ impl TryFrom<v1::RejoinedEvidence> for RejoinedEvidence {
             salvage: optional(rejoined.salvage, "salvage")?,
             copied_bytes: rejoined.copied_bytes,
             elapsed_ms: rejoined.elapsed_ms,
-        })
-    }
-}
-
-impl From<SalvageSummary> for v1::SalvageSummary {
-    fn from(salvage: SalvageSummary) -> Self {
-        Self {
-            folder: salvage.folder,
-            epoch: salvage.epoch.0,
-            timeline: salvage.timeline.0,
-            from_lsn: salvage.from_lsn.to_string(),
-            to_lsn: salvage.to_lsn.to_string(),
-            transactions: salvage.transactions,
-            span_ms: salvage.span_ms,
-            partial: match salvage.completeness {
-                SalvageCompleteness::Complete => None,
-                SalvageCompleteness::Partial { reason } => Some(reason),
-            },
-        }
-    }
-}
-
-impl TryFrom<v1::SalvageSummary> for SalvageSummary {
-    type Error = ConvertError;
-    fn try_from(salvage: v1::SalvageSummary) -> Converted<Self> {
-        Ok(Self {
-            folder: filled(salvage.folder, "folder")?,
-            epoch: Epoch(salvage.epoch),
-            timeline: Timeline(salvage.timeline),
-            from_lsn: parsed(&salvage.from_lsn, "from_lsn")?,
-            to_lsn: parsed(&salvage.to_lsn, "to_lsn")?,
-            transactions: salvage.transactions,
-            span_ms: salvage.span_ms,
-            completeness: match salvage.partial {
-                None => SalvageCompleteness::Complete,
-                Some(reason) => SalvageCompleteness::Partial { reason },
-            },
         })
     }
 }

@@ -20,6 +20,7 @@ impl From<Report> for v1::Report {
             wal: Some(report.wal.into()),
             disk: Some(report.disk.into()),
             job: report.job.map(Into::into),
+            salvages: report.salvages.into_iter().map(Into::into).collect(),
         }
     }
 }
@@ -34,6 +35,7 @@ impl TryFrom<v1::Report> for Report {
             wal: required(report.wal, "wal")?,
             disk: required(report.disk, "disk")?,
             job: optional(report.job, "job")?,
+            salvages: list(report.salvages, "salvages")?,
         })
     }
 }
@@ -186,6 +188,7 @@ impl From<WalFacts> for v1::WalFacts {
             replay_lag_ms: wal.replay_lag_ms,
             sample_age_ms: wal.sample_age_ms,
             standbys: wal.standbys.into_iter().map(Into::into).collect(),
+            retention: wal.retention.map(Into::into),
         }
     }
 }
@@ -202,6 +205,7 @@ impl TryFrom<v1::WalFacts> for WalFacts {
             replay_lag_ms: wal.replay_lag_ms,
             sample_age_ms: wal.sample_age_ms,
             standbys: list(wal.standbys, "standbys")?,
+            retention: optional(wal.retention, "retention")?,
         })
     }
 }

@@ -20,6 +20,27 @@ fn key() -> EffectKey {
     EffectKey { cluster: cluster(), operation: OperationId(7), step: 3, epoch: Epoch(4) }
 }
 
+fn salvage(completeness: SalvageCompleteness) -> SalvageSummary {
+    SalvageSummary {
+        folder: "4-20260101T000000".into(),
+        epoch: Epoch(4),
+        timeline: Timeline(1),
+        from_lsn: Lsn(10),
+        to_lsn: Lsn(20),
+        transactions: 3,
+        span_ms: 900,
+        completeness,
+        relations: vec![SalvagedRelation {
+            name: "app.public.orders".into(),
+            inserts: 1,
+            updates: 2,
+            deletes: 3,
+        }],
+        relations_total: 1,
+        data: Some("4-20260101T000000/data".into()),
+    }
+}
+
 fn report() -> Report {
     Report {
         guard: GuardFacts {
@@ -61,6 +82,12 @@ fn report() -> Report {
                 flush_lsn: Some(Lsn(u64::MAX)),
                 replay_lsn: None,
             }],
+            retention: Some(WalRetention {
+                oldest_lsn: Some(Lsn(0x100_0000)),
+                bytes_per_s: Some(1_000),
+                slot_keep_max_bytes: None,
+                full_in_s: Some(3_600),
+            }),
         },
         disk: DiskFacts {
             probe: DiskProbe::Ok { latency_ms: 3 },
@@ -69,6 +96,7 @@ fn report() -> Report {
             slot_retained_bytes: Some(0),
         },
         job: Some(JobProgress { kind: "clone".into(), done_bytes: 5, total_bytes: Some(10) }),
+        salvages: vec![salvage(SalvageCompleteness::Complete)],
     }
 }
 
@@ -216,16 +244,7 @@ fn every_outcome_round_trips() {
             evidence.push(Evidence::Rejoined(RejoinedEvidence {
                 method,
                 reason: Some("rewind ran over".into()),
-                salvage: Some(SalvageSummary {
-                    folder: "4-20260101T000000".into(),
-                    epoch: Epoch(4),
-                    timeline: Timeline(1),
-                    from_lsn: Lsn(10),
-                    to_lsn: Lsn(20),
-                    transactions: 3,
-                    span_ms: 900,
-                    completeness: completeness.clone(),
-                }),
+                salvage: Some(salvage(completeness.clone())),
                 copied_bytes: 1,
                 elapsed_ms: 2,
             }));

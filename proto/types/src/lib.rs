@@ -27,6 +27,6 @@ pub use outcome::{
 pub use policy::{Automation, LeaseTerms};
 pub use report::{
     DataFacts, DataForm, DiskFacts, DiskProbe, GuardFacts, JobProgress, PostgresFacts, PostgresState, Report,
-    StandbyFacts, WalFacts,
+    StandbyFacts, WalFacts, WalRetention,
 };
-pub use salvage::{SalvageCompleteness, SalvageSummary};
+pub use salvage::{SalvageCompleteness, SalvageSummary, SalvagedRelation};

@@ -3,7 +3,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Epoch, InstanceId, Lsn, MemberName, SystemId, Timeline};
+use crate::{Epoch, InstanceId, Lsn, MemberName, SalvageSummary, SystemId, Timeline};
 
 /// Everything an agent knows about its member at one instant.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -20,6 +20,9 @@ pub struct Report {
     pub disk: DiskFacts,
     /// A long piece of work under way.
     pub job: Option<JobProgress>,
+    /// The newest salvages on its host, oldest first.
+    #[serde(default)]
+    pub salvages: Vec<SalvageSummary>,
 }
 
 /// The guard as the agent sees it.
@@ -146,6 +149,22 @@ pub struct WalFacts {
     pub sample_age_ms: u64,
     /// Primary: what it sees of its standbys.
     pub standbys: Vec<StandbyFacts>,
+    /// Primary: what its WAL does to its disk.
+    #[serde(default)]
+    pub retention: Option<WalRetention>,
+}
+
+/// How much WAL a primary writes and keeps.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WalRetention {
+    /// Start of the oldest segment in `pg_wal`: who needs anything before it cannot stream from here.
+    pub oldest_lsn: Option<Lsn>,
+    /// WAL written per second, over the last minute.
+    pub bytes_per_s: Option<u64>,
+    /// `max_slot_wal_keep_size`, bytes; `None` when a slot may retain without limit.
+    pub slot_keep_max_bytes: Option<u64>,
+    /// When the disk would be full at the present rate, s; `None` when nothing grows or the bound stops it before.
+    pub full_in_s: Option<u64>,
 }
 
 /// The fsync probe in the data directory.

@@ -2,7 +2,7 @@
 
 use regent_types::{ClusterName, MemberName};
 
-use super::Detector;
+use super::{Detector, PositionAges};
 
 /// How long ago somebody heard a member.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -13,6 +13,19 @@ pub struct Hearing {
     pub member: MemberName,
     /// Age, ms.
     pub age_ms: u64,
+    /// Where its WAL stood when it was primary.
+    pub position: Option<PositionAges>,
+}
+
+impl Hearing {
+    /// The same, told `since_ms` ago.
+    pub fn later(mut self, since_ms: u64) -> Self {
+        self.age_ms = self.age_ms.saturating_add(since_ms);
+        for (_, age_ms) in self.position.iter_mut().flat_map(|position| &mut position.marks) {
+            *age_ms = age_ms.saturating_add(since_ms);
+        }
+        self
+    }
 }
 
 impl Detector {
@@ -20,7 +33,8 @@ impl Detector {
     pub fn ages(&self, now_ns: u64) -> Vec<Hearing> {
         let known = self.members.iter().filter_map(|((cluster, member), memory)| {
             let age_ms = age_ms(now_ns, memory.heard_ns?);
-            Some(Hearing { cluster: cluster.clone(), member: member.clone(), age_ms })
+            let position = memory.position.as_ref().map(|position| position.ages(now_ns));
+            Some(Hearing { cluster: cluster.clone(), member: member.clone(), age_ms, position })
         });
         known.collect()
     }

@@ -4,9 +4,11 @@
 //! handed in. A member that nobody has told of counts as heard at the beginning of the leadership: the mistake is a
 //! later failover, never a needless one.
 
+mod alert;
 mod hearing;
 mod members;
 mod overdue;
+mod position;
 mod sync;
 mod trigger;
 
@@ -14,14 +16,18 @@ use std::collections::BTreeMap;
 
 use regent_types::{ClusterName, CoordinatorId, DataForm, Epoch, Heartbeat, InstanceId, MemberName};
 
-use crate::{Body, Cluster, DeclareEvidence, Leadership, Proposal, State};
+use crate::{Body, Cluster, DeclareEvidence, LagEvidence, Leadership, Proposal, State};
 pub use hearing::Hearing;
-use overdue::StepWatch;
+use overdue::{Progress, StepWatch};
+use position::Position;
+pub use position::PositionAges;
 
 /// A relay that has not reported for this long does not count for the quorum of relays, ns.
 const RELAY_FRESH_NS: u64 = 4_000_000_000;
 /// Heartbeat intervals that a new leader listens before it declares a partition.
 const LISTEN_INTERVALS: u64 = 3;
+/// Figures of a primary that were older than this when it was heard last, in heartbeat intervals, say nothing of its end.
+const FROZEN_INTERVALS: u64 = 10;
 /// Heartbeat intervals within which a member counts as heard.
 const FRESH_INTERVALS: u64 = 5;
 
@@ -40,6 +46,14 @@ struct Memory {
     rejoin_not_before_ns: u64,
     /// Rejoins declared since it was last in sync.
     rejoins: u32,
+    /// Where its WAL stood when it was primary.
+    position: Option<Position>,
+    /// Since when a confirmed standby has been without its stream.
+    not_streaming_since_ns: Option<u64>,
+    /// Since when the primary has not had what it needs.
+    wal_gone_since_ns: Option<u64>,
+    /// What it had got done at its last progress, and when that was.
+    progress: Option<(Progress, u64)>,
 }
 
 /// See the module's documentation.
@@ -83,6 +97,8 @@ impl Detector {
                 memory.other = Some((last.instance, *at_ns));
             }
         }
+        memory.position = Position::observe(memory.position.take(), heartbeat, now_ns);
+        Progress::observe(&mut memory.progress, heartbeat, now_ns);
         memory.last = Some((heartbeat.clone(), now_ns));
     }
 
@@ -97,6 +113,7 @@ impl Detector {
             let memory = self.members.entry((hearing.cluster, hearing.member)).or_default();
             let heard_ns = i128::from(now_ns) - i128::from(hearing.age_ms) * 1_000_000;
             memory.heard_ns = memory.heard_ns.max(Some(heard_ns));
+            memory.position = Position::merge(memory.position.take(), hearing.position.as_ref(), now_ns);
         }
     }
 
@@ -124,6 +141,7 @@ impl Detector {
         let Some((leadership, _)) = self.led else { return Vec::new() };
         let mut bodies = Vec::new();
         for (name, cluster) in &state.clusters {
+            self.watch_wal(now_ns, cluster);
             let mut wishes: Vec<Body> = self.overdue(now_ns, name, cluster).into_iter().collect();
             wishes.extend(self.sync_confirmed(now_ns, name, cluster));
             wishes.extend(self.withdraw(now_ns, cluster));
@@ -142,6 +160,10 @@ impl Detector {
                     }
                 }
             }
+        }
+        for (name, cluster) in &state.clusters {
+            let alert = self.alert(now_ns, name, cluster);
+            bodies.extend(alert.filter(|body| accepted(leadership, name, cluster, body).is_ok()));
         }
         bodies
     }
@@ -170,13 +192,31 @@ impl Detector {
     pub fn evidence(&self, now_ns: u64, cluster: &Cluster) -> DeclareEvidence {
         let name = &cluster.config.name;
         let primary = cluster.appointment.as_ref().map(|appointment| &appointment.member);
-        let last = primary.and_then(|member| self.last_report(now_ns, name, member));
+        let newest = cluster.history.last().map(|record| record.epoch);
+        let position = primary
+            .and_then(|member| self.memory(name, member)?.position.as_ref())
+            .filter(|position| Some(position.epoch) == newest);
+        let seen = position.and_then(Position::newest);
+        let lags = cluster.config.members.keys().filter(|member| Some(*member) != primary);
+        let lags = lags.filter_map(|member| {
+            let (heartbeat, _) = self.fresh(now_ns, cluster, member)?;
+            let lag_ms = position?.lag_ms(heartbeat.report.wal.received_lsn?)?;
+            Some((member.clone(), lag_ms))
+        });
+        let frozen_max_ms = cluster.config.policy.heartbeat_interval_ms.saturating_mul(FROZEN_INTERVALS);
         let members = cluster.config.members.keys().filter(|member| Some(*member) != primary);
         DeclareEvidence {
             instance: None,
-            primary_lsn: last.and_then(|(heartbeat, _)| heartbeat.report.wal.write_lsn),
-            primary_age_ms: last
-                .map(|(heartbeat, age_ms)| age_ms.saturating_add(heartbeat.report.wal.sample_age_ms)),
+            primary_lsn: seen.map(|(lsn, _)| lsn),
+            primary_age_ms: seen.map(|(_, at_ns)| {
+                u64::try_from((i128::from(now_ns) - at_ns).max(0) / 1_000_000).unwrap_or(u64::MAX)
+            }),
+            lag: Box::new(LagEvidence {
+                frozen_ms: position
+                    .map(|position| position.frozen_ms)
+                    .filter(|frozen_ms| *frozen_ms > frozen_max_ms),
+                by_member_ms: lags.collect(),
+            }),
             heard: members.filter(|member| self.could_take_over(now_ns, cluster, member)).cloned().collect(),
             empty: false,
             lineage: Epoch::NONE,

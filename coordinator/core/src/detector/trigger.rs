@@ -1,7 +1,7 @@
 //! The triggers of DESIGN section 7, and the wishes that keep a cluster whole: bootstrap and rejoin.
 
 use regent_types::{
-    ClusterName, DataForm, DiskProbe, Epoch, Heartbeat, InstanceId, MemberName, PostgresState,
+    ClusterName, DataForm, DiskProbe, Epoch, Heartbeat, InstanceId, Lsn, MemberName, PostgresState,
 };
 
 use super::{Detector, FRESH_INTERVALS, LISTEN_INTERVALS, RELAY_FRESH_NS};
@@ -135,17 +135,72 @@ impl Detector {
             return None;
         }
         let members = cluster.config.members.keys().filter(|member| **member != appointment.member);
+        // Whoever was tried least comes first: one that never gets done must not take every turn.
+        let mut members: Vec<_> = members.collect();
+        members.sort_by_key(|member| {
+            self.memory(&cluster.config.name, member).map_or(0, |memory| memory.rejoins)
+        });
         members.into_iter().find_map(|member| {
             let (heartbeat, _) = self.fresh(now_ns, cluster, member)?;
             let memory = self.memory(&cluster.config.name, member)?;
             if now_ns < memory.rejoin_not_before_ns || !heartbeat.report.guard.reachable {
                 return None;
             }
-            let why = not_in_sync(cluster, member, heartbeat)?;
+            let why = not_in_sync(cluster, member, heartbeat)
+                .or_else(|| self.wal_gone(now_ns, cluster, member, memory.wal_gone_since_ns))?;
             let mut declare = self.declare(now_ns, cluster, member, Trigger::NotInSync { why });
             declare.evidence.lineage = heartbeat.report.data.lineage;
             Some(declare)
         })
+    }
+
+    /// Remembers since when each confirmed standby needs WAL that the primary has no more.
+    ///
+    /// Never because of a mere cut: it takes the primary's own word on its oldest segment, beside a standby that is heard and
+    /// does not stream. A standby that takes it from the archive gets on, and is left alone.
+    pub(super) fn watch_wal(&mut self, now_ns: u64, cluster: &Cluster) {
+        for member in cluster.config.members.keys() {
+            let gone = self.needs_more(now_ns, cluster, member).is_some();
+            let memory = self.members.entry((cluster.config.name.clone(), member.clone())).or_default();
+            let since = gone.then(|| memory.wal_gone_since_ns.unwrap_or(now_ns));
+            let progress_ns = memory.progress.as_ref().map(|(_, at_ns)| *at_ns).unwrap_or_default();
+            memory.wal_gone_since_ns = since.map(|since_ns| since_ns.max(progress_ns));
+        }
+    }
+
+    /// What it has received, and where the primary's WAL begins, when that is behind it.
+    fn needs_more(&self, now_ns: u64, cluster: &Cluster, member: &MemberName) -> Option<(Lsn, Lsn)> {
+        let (appointment, _) = cluster.established()?;
+        if *member == appointment.member {
+            return None;
+        }
+        let (primary, _) = self.fresh(now_ns, cluster, &appointment.member)?;
+        let (standby, _) = self.fresh(now_ns, cluster, member)?;
+        let wal = &standby.report.wal;
+        let stale_ms = cluster.config.policy.heartbeat_interval_ms.saturating_mul(FRESH_INTERVALS);
+        let known = !wal.streaming
+            && standby.report.postgres.state == PostgresState::Standby
+            && wal.sample_age_ms <= stale_ms
+            && primary.report.wal.sample_age_ms <= stale_ms
+            && primary.report.data.lineage == appointment.epoch;
+        let received = wal.received_lsn.filter(|_| known)?;
+        let oldest = primary.report.wal.retention.as_ref()?.oldest_lsn?;
+        (received < oldest).then_some((received, oldest))
+    }
+
+    fn wal_gone(
+        &self,
+        now_ns: u64,
+        cluster: &Cluster,
+        member: &MemberName,
+        since_ns: Option<u64>,
+    ) -> Option<String> {
+        let hold_ms = cluster.config.policy.heartbeat_interval_ms.saturating_mul(FRESH_INTERVALS);
+        if now_ns.saturating_sub(since_ns?) / 1_000_000 < hold_ms {
+            return None;
+        }
+        let (received, oldest) = self.needs_more(now_ns, cluster, member)?;
+        Some(format!("it has received {received}, and the primary's WAL begins at {oldest}"))
     }
 
     /// A proposal leaves: a rejoin of the same member is not wished for again at once, and later each time that it did

@@ -209,6 +209,9 @@ fn choose(
         wanted: operation.wanted.as_ref(),
         consent: operation.consent.as_ref(),
         primary_lsn: operation.evidence.primary_lsn.max(shut_down_at(operation)),
+        // A clean shutdown says where the WAL ends.
+        frozen_ms: operation.evidence.lag.frozen_ms.filter(|_| shut_down_at(operation).is_none()),
+        lag_ms: &operation.evidence.lag.by_member_ms,
     };
     let primary_lsn = choice.primary_lsn;
     let (winner, verdicts) = candidate::choose(&choice, reports);

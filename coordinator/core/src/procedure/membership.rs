@@ -93,6 +93,7 @@ fn begin(
         membership: Default::default(),
         lease_in_flight: None,
         adoption: adopt.map(|system_id| Adoption { system_id, standbys }),
+        alerts: Vec::new(),
     };
     let how = match adopt {
         Some(system_id) => format!(", taking over running servers of system {system_id}"),

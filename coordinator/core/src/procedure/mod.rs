@@ -1,6 +1,7 @@
 //! The procedures: one file per concern. They change the state through [`Change`], which collects what happened.
 
 pub(crate) mod adopt;
+pub(crate) mod alert;
 pub(crate) mod automation;
 pub(crate) mod declare;
 pub(crate) mod failover;

@@ -76,9 +76,9 @@ fn an_unknown_lag_is_not_a_small_one() {
     limited.policy.max_lag_bytes = Some(256);
     let mut world = World::healthy_with(vec![limited]);
     world.member("gravl", "a").silent = true;
-    // A leader that never heard the primary.
-    world.lead(2, true);
-    world.run(30);
+    // A leader that never heard the primary, and was told nothing.
+    world.lead(2, false);
+    world.run(40);
     world.applied("fence");
     assert_eq!(verdict(&world, "b"), VerdictReason::LagUnknown { max_bytes: 256 });
 }

@@ -130,6 +130,9 @@ fn an_old_salvage_is_not_a_later_failovers_loss() {
         transactions: 1,
         span_ms: 0,
         completeness: regent_types::SalvageCompleteness::Complete,
+        relations: vec![],
+        relations_total: 0,
+        data: None,
     });
     world.propose(outcome(&key, Outcome::Done(Evidence::Rejoined(evidence)))).unwrap();
     assert_eq!(loss(&world, id), LossReport::None);
@@ -184,7 +187,8 @@ fn only_a_clean_shutdown_bounds_the_loss() {
     }
 }
 
-/// A leader that never heard the primary counts the silence that it inherited. Seen to fail with an unknown age taken for 0.
+/// A leader that never heard the primary counts the silence that it inherited, and knows where it stood. Seen to fail with an
+/// unknown age taken for 0.
 #[test]
 fn an_inherited_silence_is_exposure() {
     let mut world = World::healthy(&["a", "b"]);
@@ -196,6 +200,6 @@ fn an_inherited_silence_is_exposure() {
     world.applied("fence");
     let operation = world.cluster("gravl").operation.as_ref().unwrap();
     let upper = upper(&operation.loss);
-    assert_eq!((upper.primary_lsn, upper.bytes_at_last_contact), (None, None));
+    assert_eq!((upper.primary_lsn, upper.bytes_at_last_contact), (Some(Lsn(0)), Some(0)));
     assert_eq!(upper.exposed_ms, 50_000);
 }

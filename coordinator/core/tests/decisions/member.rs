@@ -2,9 +2,9 @@
 
 use regent_types::{
     BootId, Branch, CandidateReport, ClusterName, DataFacts, DataForm, DiskFacts, DiskProbe, Epoch,
-    FencedEvidence, GuardFacts, Heartbeat, InstanceId, Lsn, MemberName, PostgresFacts, PostgresState,
-    PromotedEvidence, RejoinMethod, RejoinedEvidence, Report, SalvageCompleteness, SalvageSummary, SystemId,
-    Timeline, Upstream, WalFacts,
+    FencedEvidence, GuardFacts, Heartbeat, InstanceId, JobProgress, Lsn, MemberName, PostgresFacts,
+    PostgresState, PromotedEvidence, RejoinMethod, RejoinedEvidence, Report, SalvageCompleteness,
+    SalvageSummary, SystemId, Timeline, Upstream, WalFacts, WalRetention,
 };
 
 pub const SYSTEM: SystemId = SystemId(7001);
@@ -31,6 +31,8 @@ pub struct Member {
     pub sample_age_ms: u64,
     pub promises_closed: Epoch,
     pub members_version: u64,
+    pub retention: WalRetention,
+    pub job: Option<JobProgress>,
 }
 
 impl Member {
@@ -55,6 +57,8 @@ impl Member {
             sample_age_ms: 0,
             promises_closed: Epoch::NONE,
             members_version: 0,
+            retention: WalRetention::default(),
+            job: None,
         }
     }
 
@@ -107,6 +111,7 @@ impl Member {
                 streaming: self.streaming,
                 timeline: self.timeline,
                 sample_age_ms: self.sample_age_ms,
+                retention: primary.then(|| self.retention.clone()),
                 ..WalFacts::default()
             },
             disk: DiskFacts {
@@ -115,7 +120,8 @@ impl Member {
                 total_bytes: None,
                 slot_retained_bytes: None,
             },
-            job: None,
+            job: self.job.clone(),
+            salvages: Vec::new(),
         };
         Heartbeat {
             cluster: self.cluster.clone(),
@@ -212,6 +218,9 @@ impl Member {
             transactions: 3,
             span_ms: 900,
             completeness: SalvageCompleteness::Complete,
+            relations: vec![],
+            relations_total: 0,
+            data: None,
         });
         let method = match self.form {
             DataForm::Primary if salvage.is_some() => RejoinMethod::Rewound,

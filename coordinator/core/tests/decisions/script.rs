@@ -2,9 +2,10 @@
 //!
 //! | command | what it does |
 //! | --- | --- |
-//! | `world a b` | a configured cluster `gravl`, nothing appointed; `max_lag=BYTES`, `cooldown=MS`, `automation=approve`, `dns=embedded,route53` |
+//! | `world a b` | a configured cluster `gravl`, nothing appointed; `max_lag=BYTES`, `max_lag_ms=MS`, `disk_alert_s=S`, `cooldown=MS`, `automation=approve`, `dns=embedded,route53` |
 //! | `healthy a b` | the same, led to *sync confirmed*; `healthy a b / rides: x y` makes a second cluster |
 //! | `set a silent`, `heard`, `down`, `up`, `disk=EIO`, `lsn=0/900`, `system=1`, `refused=WHY` | changes a member's facts |
+//! | `set a cut`, `streams`, `sample_age=MS`, `oldest=0/900`, `full_in=S` | the same, of its WAL |
 //! | `restart a`, `reboot a` | its guard starts anew, in the same boot or in another one |
 //! | `run 5s` | heartbeats, leases, relays, detector: nobody answers effects |
 //! | `auto 5s` | the same, and everybody answers as a healthy member would |
@@ -87,6 +88,10 @@ impl Script {
                     "automation" if value == "approve" => made.automation = Automation::Approve,
                     "automation" if value == "observe" => made.automation = Automation::Observe,
                     "max_lag" => made.policy.max_lag_bytes = Some(value.parse().unwrap()),
+                    "max_lag_ms" => made.policy.max_lag_ms = Some(value.parse().unwrap()),
+                    "disk_alert_s" => {
+                        made.policy.disk_full_alert_ms = 1_000 * value.parse::<u64>().unwrap();
+                    }
                     "dns" => made.dns_providers = value.split(',').map(str::to_owned).collect(),
                     _ => panic!("no setting {key}"),
                 }
@@ -188,6 +193,12 @@ impl Script {
             ("refused", why) => member.refused = Some(why.into()),
             ("form", "primary") => member.form = regent_types::DataForm::Primary,
             ("form", "standby") => member.form = regent_types::DataForm::Standby,
+            ("cut", _) => member.streaming = false,
+            ("streams", _) => member.streaming = true,
+            ("sample_age", ms) => member.sample_age_ms = ms.parse().unwrap(),
+            ("oldest", lsn) => member.retention.oldest_lsn = Some(lsn.parse().unwrap()),
+            ("full_in", "never") => member.retention.full_in_s = None,
+            ("full_in", s) => member.retention.full_in_s = Some(s.parse().unwrap()),
             ("timeline", id) => member.timeline = Some(regent_types::Timeline(id.parse().unwrap())),
             _ => panic!("no fact {fact}"),
         }

@@ -41,6 +41,8 @@ pub fn policy() -> Policy {
         sync_window_ms: 3_000,
         max_lag_bytes: None,
         cooldown_ms: 0,
+        max_lag_ms: None,
+        disk_full_alert_ms: 0,
     }
 }
 

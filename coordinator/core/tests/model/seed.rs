@@ -114,6 +114,8 @@ fn config(members: usize, lease: LeaseTerms) -> ClusterConfig {
             sync_window_ms: 1,
             max_lag_bytes: None,
             cooldown_ms: 0,
+            max_lag_ms: None,
+            disk_full_alert_ms: 0,
         },
         automation: regent_types::Automation::Automatic,
     }
@@ -255,6 +257,7 @@ pub fn heartbeat(member: usize, restarts: u8, stamp_ns: u64) -> Heartbeat {
                 slot_retained_bytes: None,
             },
             job: None,
+            salvages: Vec::new(),
         },
     }
 }

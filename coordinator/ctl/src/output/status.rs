@@ -219,6 +219,16 @@ fn member_notes(member: &MemberStatus) -> Vec<(Tone, String)> {
         let retained = member.slot_retained_bytes.map(|count| format!(", {} kept for slots", bytes(count)));
         notes.push((Tone::Warn, format!("{} free on its disk{}", bytes(free), retained.unwrap_or_default())));
     }
+    notes.extend(member.alerts.iter().map(|alert| (Tone::Bad, format!("ALERT: {alert}"))));
+    if let Some(full_in_s) = member.retention.as_ref().and_then(|retention| retention.full_in_s) {
+        let rate = member.retention.as_ref().and_then(|retention| retention.bytes_per_s).unwrap_or(0);
+        let note = format!(
+            "its disk is full in {} at the present rate of WAL ({}/s)",
+            duration(full_in_s.saturating_mul(1000)),
+            bytes(rate)
+        );
+        notes.push((Tone::Warn, note));
+    }
     if let Some(job) = &member.job {
         let total = job.total_bytes.map(|total| format!(" of {}", bytes(total))).unwrap_or_default();
         let percent = job.percent.map(|percent| format!(" ({percent} %)")).unwrap_or_default();

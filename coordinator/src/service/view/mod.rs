@@ -60,6 +60,8 @@ fn event_name(kind: EventKind) -> &'static str {
         EventKind::MembersAcknowledged => "members_acknowledged",
         EventKind::ClusterForgotten => "cluster_forgotten",
         EventKind::Adopted => "adopted",
+        EventKind::AlertRaised => "alert_raised",
+        EventKind::AlertCleared => "alert_cleared",
     }
 }
 

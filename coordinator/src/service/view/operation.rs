@@ -237,10 +237,11 @@ fn rung(record: &FenceRecord) -> v1::FenceRung {
 
 /// Why a member was chosen or not.
 pub(super) fn verdict(verdict: &Verdict) -> v1::CandidateVerdict {
-    let (received, lag_bytes) = match &verdict.reason {
-        VerdictReason::Chosen { received } => (*received, None),
-        VerdictReason::LagAboveBound { lag_bytes, .. } => (None, Some(*lag_bytes)),
-        _ => (None, None),
+    let (received, lag_bytes, lag_ms) = match &verdict.reason {
+        VerdictReason::Chosen { received } => (*received, None, None),
+        VerdictReason::LagAboveBound { lag_bytes, .. } => (None, Some(*lag_bytes), None),
+        VerdictReason::LagTimeAboveBound { lag_ms, .. } => (None, None, Some(*lag_ms)),
+        _ => (None, None, None),
     };
     let reason = match &verdict.reason {
         VerdictReason::Chosen { received: Some(received) } => format!("chosen: received {received}"),
@@ -253,7 +254,7 @@ pub(super) fn verdict(verdict: &Verdict) -> v1::CandidateVerdict {
         reason,
         received_lsn: received.map(|lsn| lsn.to_string()),
         lag_bytes,
-        lag_ms: None,
+        lag_ms,
     }
 }
 

@@ -101,7 +101,7 @@ fn cluster_status(node: &Node, inner: &Inner, cluster: &Cluster, wall_ms: u64) -
             rho_ppm: policy.lease.rho_ppm,
             kill_ms: policy.lease.kill_ms,
             lag_bytes_max: policy.max_lag_bytes,
-            lag_ms_max: None,
+            lag_ms_max: policy.max_lag_ms,
         }),
         restraint: super::restraint::restraint(inner, cluster, now_ns),
         lease_bound_remaining_ms: lease_left_ns(inner, cluster, now_ns).map(|left_ns| left_ns / 1_000_000),
@@ -150,6 +150,8 @@ fn member(inner: &Inner, cluster: &Cluster, name: &MemberName, now_ns: u64) -> v
         Some(_) => v1::MemberRole::Standby,
     };
     status.role = role as i32;
+    let alerts = cluster.alerts.iter().filter(|alert| alert.member == *name);
+    status.alerts = alerts.map(|alert| alert.text.clone()).collect();
     if let Some(heartbeat) = heartbeat {
         observed(&mut status, heartbeat);
         status.lag_bytes = lag_bytes(inner, cluster, &heartbeat.report, appointed, now_ns);
@@ -172,6 +174,7 @@ fn observed(status: &mut v1::MemberStatus, heartbeat: &Heartbeat) {
     status.free_bytes = report.disk.free_bytes;
     status.total_bytes = report.disk.total_bytes;
     status.slot_retained_bytes = report.disk.slot_retained_bytes;
+    status.retention = report.wal.retention.clone().map(Into::into);
     status.job = report.job.as_ref().map(|job| v1::MemberJob {
         kind: job.kind.clone(),
         done_bytes: job.done_bytes,

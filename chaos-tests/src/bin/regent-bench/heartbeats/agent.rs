@@ -269,6 +269,7 @@ impl Made {
                 replay_lag_ms: standby.then_some(0),
                 sample_age_ms: 0,
                 standbys: Vec::new(),
+                retention: None,
             },
             disk: DiskFacts {
                 probe: DiskProbe::Ok { latency_ms: 1 },
@@ -277,6 +278,7 @@ impl Made {
                 slot_retained_bytes: None,
             },
             job: None,
+            salvages: Vec::new(),
         }
     }
 }
