@@ -3,7 +3,7 @@
 //! Decides whether a table can work as far as that can be seen without asking AWS. Credentials are never part of the
 //! configuration: they come from the usual AWS places, so that no file of Regent's holds a secret.
 
-use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
+use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, time::Duration};
 
 use regent_core::ConfigError;
 use serde::Deserialize;
@@ -48,6 +48,8 @@ pub struct ChangeMode {
     pub region: Option<String>,
     /// Profile of the AWS configuration files.
     pub profile: Option<String>,
+    /// Instead of the usual credentials file; then nothing else is looked at.
+    pub credentials_file: Option<PathBuf>,
     /// Longest wait for one call.
     pub timeout: Duration,
 }
@@ -84,6 +86,7 @@ pub(super) struct Route53Table {
     endpoint_url: Option<String>,
     region: Option<String>,
     profile: Option<String>,
+    credentials_file: Option<PathBuf>,
     #[serde(with = "humantime_serde", default)]
     timeout: Option<Duration>,
     resolvers: Option<Vec<SocketAddr>>,
@@ -148,6 +151,7 @@ impl Route53Table {
                 ("endpoint_url", self.endpoint_url.is_some()),
                 ("region", self.region.is_some()),
                 ("profile", self.profile.is_some()),
+                ("credentials_file", self.credentials_file.is_some()),
                 ("timeout", self.timeout.is_some()),
             ];
             if let Some((key, _)) = unused.into_iter().find(|(_, given)| *given) {
@@ -213,13 +217,26 @@ impl Route53Table {
         if self.profile.as_deref().is_some_and(str::is_empty) {
             return refuse(field("profile"), "is empty");
         }
+        if let Some(path) = self.credentials_file.as_deref().filter(|path| !path.is_absolute()) {
+            return refuse(field("credentials_file"), format!("{path:?} is not an absolute path"));
+        }
         let timeout = self.timeout.unwrap_or(TIMEOUT);
         if timeout < Duration::from_millis(100) || timeout > Duration::from_secs(60) {
             let text = humantime::format_duration(timeout);
             return refuse(field("timeout"), format!("{text}: must be 100 ms to 1 min"));
         }
         let (endpoint_url, region, profile) = (self.endpoint_url, self.region, self.profile);
-        let mode = ChangeMode { hosted_zone_id, weighted, ttl_s, endpoint_url, region, profile, timeout };
+        let credentials_file = self.credentials_file;
+        let mode = ChangeMode {
+            credentials_file,
+            hosted_zone_id,
+            weighted,
+            ttl_s,
+            endpoint_url,
+            region,
+            profile,
+            timeout,
+        };
         Ok(Route53 { name, zone, mode: Route53Mode::Change(mode) })
     }
 }

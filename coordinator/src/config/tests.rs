@@ -218,7 +218,12 @@ fn a_bad_route53_table_is_refused_by_key_and_value() {
     let id = "hosted_zone_id = \"Z0123456789ABCDEFGHIJ\"";
     let url = "endpoint_url = \"https://route53.amazonaws.com\"";
     let mode = "mode = \"change\"";
-    let cases: [(&str, &str, &[&str]); 19] = [
+    let cases: [(&str, &str, &[&str]); 20] = [
+        (
+            "credentials_file = \"/etc/regent/aws-credentials\"",
+            "credentials_file = \"aws\"",
+            &["route53.route53.credentials_file", "aws", "absolute"],
+        ),
         (
             zone,
             "zone = \"example.net\"",

@@ -5,7 +5,7 @@
 //! Finding a higher epoch it changes nothing and says so: a late change of an older epoch never overwrites a newer one.
 
 pub mod embedded;
-mod health_check;
+pub mod health_check;
 pub mod look;
 mod question;
 #[cfg(feature = "route53")]

@@ -5,9 +5,18 @@
 
 use std::{fmt, time::Duration};
 
-use aws_config::{BehaviorVersion, Region, meta::region::RegionProviderChain, retry::RetryConfig};
+use aws_config::{
+    BehaviorVersion, Region,
+    environment::region::EnvironmentVariableRegionProvider,
+    meta::region::RegionProviderChain,
+    profile::{ProfileFileCredentialsProvider, ProfileFileRegionProvider},
+    provider_config::ProviderConfig,
+    retry::RetryConfig,
+};
+use aws_runtime::env_config::file::{EnvConfigFileKind, EnvConfigFiles};
 use aws_sdk_route53::{
     Client,
+    config::SharedHttpClient,
     error::{ProvideErrorMetadata, SdkError},
     operation::change_resource_record_sets::ChangeResourceRecordSetsError,
     types::{ChangeBatch, ChangeStatus, ResourceRecordSet},
@@ -26,12 +35,16 @@ pub enum CallError {
     Passing(String),
     /// Configuration or permissions: tried again too, but somebody has to do something.
     Standing(String),
+    /// The credentials are not there or not accepted: to be tried again with credentials read anew.
+    Credentials(String),
 }
 
 impl fmt::Display for CallError {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Lost(text) | Self::Passing(text) | Self::Standing(text) => out.write_str(text),
+            Self::Lost(text) | Self::Passing(text) | Self::Standing(text) | Self::Credentials(text) => {
+                out.write_str(text)
+            }
         }
     }
 }
@@ -43,6 +56,7 @@ pub struct Calls {
     provider: String,
     zone_id: String,
     profile: Option<String>,
+    file: Option<String>,
     timeout: Duration,
     clock: Clock,
     pace: std::sync::Arc<Pace>,
@@ -54,10 +68,19 @@ impl Calls {
         let http = aws_smithy_http_client::Builder::new()
             .tls_provider(Provider::Rustls(CryptoMode::Ring))
             .build_https();
-        // Route 53 is global: without any region it is signed for us-east-1.
+        // Route 53 is global: without any region it is signed for us-east-1. The machine's metadata service is not asked: its
+        // region says nothing about Route 53, and off EC2 it costs seconds.
+        let mut profile = ProfileFileRegionProvider::builder();
+        if let Some(name) = &mode.profile {
+            profile = profile.profile_name(name);
+        }
         let region = RegionProviderChain::first_try(mode.region.clone().map(Region::new))
-            .or_default_provider()
-            .or_else("us-east-1");
+            .or_else(EnvironmentVariableRegionProvider::new())
+            .or_else(profile.build())
+            .or_else("us-east-1")
+            .region()
+            .await;
+        let own = own_credentials(mode, http.clone(), region.clone(), &clock);
         let mut loader = aws_config::defaults(BehaviorVersion::latest())
             .http_client(http)
             .time_source(clock.clone())
@@ -67,13 +90,23 @@ impl Calls {
         if let Some(profile) = &mode.profile {
             loader = loader.profile_name(profile);
         }
+        if let Some(own) = own {
+            loader = loader.credentials_provider(own);
+        }
         if let Some(url) = &mode.endpoint_url {
             loader = loader.endpoint_url(url);
         }
         let client = Client::new(&loader.load().await);
-        let (provider, zone_id, profile) =
-            (provider.to_owned(), mode.hosted_zone_id.clone(), mode.profile.clone());
-        Self { client, provider, zone_id, profile, timeout: mode.timeout, clock, pace }
+        Self {
+            client,
+            provider: provider.to_owned(),
+            zone_id: mode.hosted_zone_id.clone(),
+            profile: mode.profile.clone(),
+            file: mode.credentials_file.as_ref().map(|path| path.display().to_string()),
+            timeout: mode.timeout,
+            clock,
+            pace,
+        }
     }
 
     /// All records of a name. Reads are strongly consistent with changes, PENDING ones included (API reference,
@@ -133,6 +166,10 @@ impl Calls {
                     let problem = format!("route53 refuses the change batch: {}", said.join("; "));
                     return Err(CallError::Lost(problem));
                 }
+                let body = error.raw_response().and_then(|response| response.body().bytes());
+                if let Some(said) = body.and_then(|body| bare_refusal(&String::from_utf8_lossy(body))) {
+                    return Err(CallError::Lost(format!("route53 refuses the change batch: {said}")));
+                }
                 Err(self.explain("ChangeResourceRecordSets", &error))
             }
         }
@@ -180,11 +217,17 @@ impl Calls {
                 _ => {
                     let why = causes(error);
                     if why.contains("credentials") {
-                        let from =
-                            self.profile.as_deref().map_or("the usual AWS places".to_owned(), |profile| {
-                                format!("{} = {profile:?} of the AWS configuration files", field("profile"))
-                            });
-                        return CallError::Standing(format!(
+                        let key = |key: &str, value: &Option<String>| {
+                            value.as_ref().map(|value| format!("{} = {value:?}", field(key)))
+                        };
+                        let given = [key("credentials_file", &self.file), key("profile", &self.profile)];
+                        let given: Vec<String> = given.into_iter().flatten().collect();
+                        let from = if given.is_empty() {
+                            "the usual AWS places".to_owned()
+                        } else {
+                            given.join(", ")
+                        };
+                        return CallError::Credentials(format!(
                             "no AWS credentials for {what}, looked for in {from}: {why}"
                         ));
                     }
@@ -223,7 +266,7 @@ impl Calls {
             | "ExpiredToken"
             | "ExpiredTokenException"
             | "RequestExpired"
-            | "UnrecognizedClientException" => CallError::Standing(format!(
+            | "UnrecognizedClientException" => CallError::Credentials(format!(
                 "route53 does not accept the AWS credentials, or this machine's clock is wrong, for {what} ({code}: {said})"
             )),
             "InvalidInput" | "ValidationError" => {
@@ -232,6 +275,49 @@ impl Calls {
             _ => CallError::Passing(format!("route53 refuses {what} ({code}: {said})")),
         }
     }
+}
+
+/// The messages of an `InvalidChangeBatch` that is the document itself and not inside an `ErrorResponse`: Route 53 documents
+/// this form too, and the SDK sees an error without a code in it.
+fn bare_refusal(body: &str) -> Option<String> {
+    let (_, rest) = body.split_once("<InvalidChangeBatch")?;
+    let messages = rest.split("<Message>").skip(1).filter_map(|part| part.split_once("</Message>"));
+    let said: Vec<String> = messages
+        .map(|(text, _)| {
+            text.replace("&lt;", "<").replace("&gt;", ">").replace("&quot;", "\"").replace("&amp;", "&")
+        })
+        .collect();
+    Some(said.join("; "))
+}
+
+/// Named by the configuration, so nothing else is looked at: otherwise a variable that is left over in the environment
+/// would win over what the operator wrote down.
+fn own_credentials(
+    mode: &ChangeMode,
+    http: SharedHttpClient,
+    region: Option<Region>,
+    clock: &Clock,
+) -> Option<ProfileFileCredentialsProvider> {
+    if mode.profile.is_none() && mode.credentials_file.is_none() {
+        return None;
+    }
+    let context = ProviderConfig::without_region()
+        .with_region(region)
+        .with_http_client(http)
+        .with_time_source(clock.clone())
+        .with_sleep_impl(clock.clone());
+    let mut builder = ProfileFileCredentialsProvider::builder().configure(&context);
+    if let Some(profile) = &mode.profile {
+        builder = builder.profile_name(profile);
+    }
+    if let Some(file) = &mode.credentials_file {
+        let files = EnvConfigFiles::builder()
+            .include_default_config_file(true)
+            .with_file(EnvConfigFileKind::Credentials, file)
+            .build();
+        builder = builder.profile_files(files);
+    }
+    Some(builder.build())
 }
 
 /// The error and its causes, none of which holds a secret: credentials never become part of an SDK error.

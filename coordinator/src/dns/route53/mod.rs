@@ -15,7 +15,6 @@ mod records;
 use std::{collections::BTreeMap, sync::Arc, sync::Mutex, time::Duration};
 
 use regent_core::DnsRecord;
-use tokio::sync::OnceCell;
 
 use super::{DnsError, DnsProvider, Ensured, Observed};
 use crate::{clock::Clock, config::ChangeMode};
@@ -43,20 +42,31 @@ pub struct Route53 {
     mode: ChangeMode,
     clock: Clock,
     pace: Arc<Pace>,
-    calls: OnceCell<Calls>,
+    calls: tokio::sync::Mutex<Option<Arc<Calls>>>,
     pending: Mutex<BTreeMap<String, Pending>>,
 }
 
 impl Route53 {
     /// Nothing is loaded before it is needed: most coordinators never lead.
     pub fn new(name: String, mode: ChangeMode, clock: Clock, pace: Arc<Pace>) -> Self {
-        Self { name, mode, clock, pace, calls: OnceCell::new(), pending: Mutex::default() }
+        Self { name, mode, clock, pace, calls: tokio::sync::Mutex::default(), pending: Mutex::default() }
     }
 
-    async fn calls(&self) -> &Calls {
-        self.calls
-            .get_or_init(|| Calls::new(&self.name, &self.mode, self.clock.clone(), self.pace.clone()))
-            .await
+    async fn calls(&self) -> Arc<Calls> {
+        let mut calls = self.calls.lock().await;
+        if let Some(calls) = &*calls {
+            return calls.clone();
+        }
+        let new = Calls::new(&self.name, &self.mode, self.clock.clone(), self.pace.clone()).await;
+        calls.insert(Arc::new(new)).clone()
+    }
+
+    /// Credentials that were not accepted are read anew for the next call: they may have been replaced meanwhile.
+    async fn failed(&self, error: CallError) -> DnsError {
+        if matches!(error, CallError::Credentials(_)) {
+            self.calls.lock().await.take();
+        }
+        DnsError::Failed(error.to_string())
     }
 
     fn pending(&self) -> std::sync::MutexGuard<'_, BTreeMap<String, Pending>> {
@@ -99,7 +109,10 @@ impl DnsProvider for Route53 {
         let wanted = Wanted { name, record, ttl_s, weighted: self.mode.weighted.as_ref() };
         let mut lost = String::new();
         for _ in 0..RACES_MAX {
-            let found = calls.list(name).await.map_err(failed)?;
+            let found = match calls.list(name).await {
+                Ok(found) => found,
+                Err(error) => return Err(self.failed(error).await),
+            };
             let batch = match wanted.plan(&found)? {
                 Plan::InPlace => {
                     // Accepted in an earlier call, or by an earlier leader, or its answer was lost.
@@ -124,18 +137,16 @@ impl DnsProvider for Route53 {
                     return Ok(Ensured::Changed);
                 }
                 Err(CallError::Lost(why)) => lost = why,
-                Err(error) => return Err(failed(error)),
+                Err(error) => return Err(self.failed(error).await),
             }
         }
         Err(DnsError::Failed(lost))
     }
 
     async fn observe(&self, name: &str) -> Result<Option<Observed>, DnsError> {
-        let found = self.calls().await.list(name).await.map_err(failed)?;
-        Ok(records::observed(&found, self.mode.weighted.as_ref()))
+        match self.calls().await.list(name).await {
+            Ok(found) => Ok(records::observed(&found, self.mode.weighted.as_ref())),
+            Err(error) => Err(self.failed(error).await),
+        }
     }
-}
-
-fn failed(error: CallError) -> DnsError {
-    DnsError::Failed(error.to_string())
 }
