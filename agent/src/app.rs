@@ -20,6 +20,7 @@ use crate::{
     report,
     runs::Runs,
     state::State,
+    transport::Certificates,
 };
 
 /// The latest observations.
@@ -75,6 +76,8 @@ pub struct App {
     pub busy: AtomicBool,
     /// A fence is under way.
     pub fencing: AtomicBool,
+    /// What it connects with.
+    pub certificates: Certificates,
 }
 
 impl App {
@@ -109,6 +112,7 @@ impl App {
             counters: Counters::default(),
             busy: AtomicBool::new(false),
             fencing: AtomicBool::new(false),
+            certificates: Certificates::default(),
             config,
         })
     }

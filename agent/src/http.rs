@@ -74,6 +74,6 @@ async fn health(State(app): State<Arc<App>>) -> impl IntoResponse {
 }
 
 async fn metrics(State(app): State<Arc<App>>) -> impl IntoResponse {
-    let text = app.counters.render(&app.report());
+    let text = app.counters.render(&app.report(), app.certificates.state());
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], text)
 }

@@ -41,7 +41,7 @@ impl Counters {
     }
 
     /// The text of `/metrics`.
-    pub fn render(&self, report: &Report) -> String {
+    pub fn render(&self, report: &Report, certificate: Option<(i64, bool)>) -> String {
         let mut out = String::new();
         let mut metric = |name: &str, kind: &str, help: &str, value: Option<String>| {
             if let Some(value) = value {
@@ -98,6 +98,10 @@ impl Counters {
         metric("disk_free_bytes", "gauge", "Free for PostgreSQL.", disk.free_bytes.map(|b| b.to_string()));
         let retained = disk.slot_retained_bytes.map(|b| b.to_string());
         metric("slot_retained_bytes", "gauge", "WAL retained for the largest slot.", retained);
+        let left = certificate.map(|(left_s, _)| left_s.to_string());
+        metric("certificate_expires_seconds", "gauge", "Until the agent's certificate expires.", left);
+        let refused = certificate.and_then(|(_, refused)| flag(refused));
+        metric("certificate_refused", "gauge", "Newer certificate files are refused.", refused);
         self.render_latency(&mut out);
         out
     }

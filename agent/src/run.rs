@@ -9,7 +9,7 @@ use tokio::{
     signal::unix,
 };
 
-use crate::{app::App, config::Config, executor::Executor, http, keeper, observer, session};
+use crate::{app::App, config::Config, executor::Executor, http, keeper, observer, session, transport};
 
 /// A thread of its own for what writes and fsyncs, so that a disk that hangs stops neither heartbeats nor fences.
 struct Work(Option<Runtime>);
@@ -57,6 +57,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     tasks.spawn(observer::watch_server(app.clone()));
     tasks.spawn_on(keeper::run(app.clone()), &work.handle());
     tasks.spawn(session::run(app.clone(), executor));
+    tasks.spawn(transport::watch(app.clone()));
     tasks.spawn(async move {
         if let Err(error) = served.await {
             tracing::error!(%error, "HTTP server");

@@ -69,7 +69,7 @@ async fn one(
     let Some(me) = identity(app) else {
         return Err("the guard has not said yet which instance it is".into());
     };
-    let channel = transport::connect(&app.config, url).await.map_err(|e| e.to_string())?;
+    let channel = transport::connect(app, url).await.map_err(|e| e.to_string())?;
     let mut client = v1::agent_service_client::AgentServiceClient::new(channel)
         .max_decoding_message_size(MESSAGE_BYTES_MAX);
     let (out, queue) = mpsc::channel::<v1::AgentMessage>(QUEUE);

@@ -1,11 +1,18 @@
-//! Connections to coordinators: mutual TLS, or plain text on loopback when asked for. Certificates are read at each
-//! connection, so that renewed ones are taken up without a restart.
+//! Connections to coordinators: mutual TLS, or plain text on loopback when asked for.
+//!
+//! The certificates are looked at before each connection and every now and then, so that renewed ones are taken up without
+//! a restart; new ones that do not check out leave those in use.
 
-use std::time::Duration;
+use std::{
+    sync::{Arc, Mutex},
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
 
+use regent_pki::{Live, Look};
+use tokio::time::Instant;
 use tonic::transport::{Channel, ClientTlsConfig, Endpoint};
 
-use crate::config::Config;
+use crate::app::App;
 
 /// A coordinator cannot be connected.
 #[derive(Debug, thiserror::Error)]
@@ -49,14 +56,78 @@ fn chain(error: &dyn std::error::Error) -> String {
     text
 }
 
-fn tls(files: &crate::config::Tls) -> Result<ClientTlsConfig, TransportError> {
-    let (ca, cert, key) = (files.ca.clone(), files.cert.clone(), files.key.clone());
-    let material = regent_pki::TlsFiles { ca, cert, key }.load();
-    Ok(material.map_err(|e| TransportError::Tls(chain(&e)))?.client())
+/// Between two looks at the certificate files while nothing connects.
+const LOOK_INTERVAL: Duration = Duration::from_secs(5);
+/// Between two warnings of the same certificate's end.
+const WARN_INTERVAL: Duration = Duration::from_secs(12 * 3600);
+
+/// The agent's certificates. Opened at the first connection: an agent whose files are missing lives on and tries again,
+/// because its guard and its directives in flight need it.
+#[derive(Debug, Default)]
+pub struct Certificates(Mutex<Option<Arc<Live>>>);
+
+impl Certificates {
+    /// What to connect with now.
+    fn client(&self, files: &crate::config::Tls) -> Result<ClientTlsConfig, TransportError> {
+        let mut opened = self.0.lock().expect("no panic while held");
+        let live = match &*opened {
+            Some(live) => {
+                look(live);
+                live.clone()
+            }
+            None => {
+                let (ca, cert, key) = (files.ca.clone(), files.cert.clone(), files.key.clone());
+                let live = Live::open(regent_pki::TlsFiles { ca, cert, key });
+                opened.insert(Arc::new(live.map_err(|e| TransportError::Tls(chain(&e)))?)).clone()
+            }
+        };
+        Ok(live.current().client())
+    }
+
+    fn live(&self) -> Option<Arc<Live>> {
+        self.0.lock().expect("no panic while held").clone()
+    }
+
+    /// Seconds until the certificate in use expires, and whether newer files are refused.
+    pub fn state(&self) -> Option<(i64, bool)> {
+        let live = self.live()?;
+        let now_s = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs() as i64;
+        Some((live.current().not_after().unix_timestamp() - now_s, live.complaint().is_some()))
+    }
+}
+
+fn look(live: &Live) {
+    match live.look() {
+        Look::Unchanged => {}
+        Look::Renewed(material) => {
+            tracing::info!(not_after = %material.not_after(), "new certificates are in use");
+        }
+        Look::Refused(error) => {
+            tracing::error!("new certificates are refused, those in use stay: {}", chain(&error));
+        }
+    }
+}
+
+/// Looks at the files for ever, and warns before the certificate in use expires.
+pub async fn watch(app: Arc<App>) {
+    let mut warned: Option<Instant> = None;
+    loop {
+        if let Some(live) = app.certificates.live() {
+            look(&live);
+        }
+        let days = app.certificates.state().map(|(left_s, _)| left_s / 86_400);
+        let due = warned.is_none_or(|at| at.elapsed() >= WARN_INTERVAL);
+        if let Some(days) = days.filter(|days| *days < regent_pki::WARN_BEFORE_EXPIRY_DAYS && due) {
+            warned = Some(Instant::now());
+            tracing::warn!(days_left = days, "this agent's certificate expires soon: renew it");
+        }
+        tokio::time::sleep(LOOK_INTERVAL).await;
+    }
 }
 
 /// Connects to `url`.
-pub async fn connect(config: &Config, url: &str) -> Result<Channel, TransportError> {
+pub async fn connect(app: &App, url: &str) -> Result<Channel, TransportError> {
+    let config = &app.config;
     let endpoint = Endpoint::from_shared(url.to_owned())
         .map_err(|source| TransportError::Address { url: url.to_owned(), source })?
         .connect_timeout(config.connect_timeout)
@@ -67,7 +138,7 @@ pub async fn connect(config: &Config, url: &str) -> Result<Channel, TransportErr
     let endpoint = match &config.tls {
         None => endpoint,
         Some(files) => endpoint
-            .tls_config(tls(files)?)
+            .tls_config(app.certificates.client(files)?)
             .map_err(|source| TransportError::Tls(format!("TLS: {}", chain(&source))))?,
     };
     // connect_timeout covers TCP; the TLS handshake needs a bound of its own.

@@ -92,6 +92,15 @@ fn render(node: &Node) -> String {
     for (provider, attempts) in &providers {
         text.sample("regent_dns_provider_failures_total", &[("provider", provider)], attempts.failures);
     }
+    if let Some(live) = &node.tls {
+        let left_s = live.current().not_after().unix_timestamp() - node.clock.wall_ms() as i64 / 1000;
+        let help = "Until this node's certificate expires.";
+        text.one("regent_certificate_expires_seconds", "gauge", help, left_s);
+        let help = "1 while newer certificate files are refused.";
+        text.one("regent_certificate_refused", "gauge", help, u8::from(live.complaint().is_some()));
+        let help = "New certificate files that were refused.";
+        text.one("regent_certificates_refused_total", "counter", help, m.certificates_refused.get());
+    }
     let help = "From a heartbeat's arrival to its acknowledgement.";
     text.histogram("regent_acknowledgement_seconds", help, &m.acknowledgement_ms);
     clusters(node, &mut text);

@@ -15,6 +15,7 @@ use regent_types::{ClusterName, CoordinatorId, Epoch, Lsn, LsnError, MemberName,
 use tokio::task::JoinSet;
 
 use crate::{
+    levels,
     node::Node,
     proposer::ProposeFailure,
     shared::{Inner, leadership},
@@ -151,7 +152,7 @@ pub async fn exchange(node: Arc<Node>) {
                 let answer = node.clock.within(EXCHANGE_TIMEOUT, client.exchange_ages(request)).await;
                 let Some(Ok(reply)) = answer else { return };
                 let (reply, now_ns) = (reply.into_inner(), node.clock.now_ns());
-                node.peers.answered(id, now_ns, reply.term);
+                node.peers.answered(id, levels::news(now_ns, &reply));
                 let heard = reply.heard.into_iter().filter_map(|age| from_proto(age).ok()).collect();
                 let mut inner = node.shared.lock();
                 if inner.leadership == Some(current) {
@@ -160,6 +161,7 @@ pub async fn exchange(node: Arc<Node>) {
             });
         }
         calls.join_all().await;
+        levels::raise(&node).await;
     }
 }
 

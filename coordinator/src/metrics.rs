@@ -72,6 +72,8 @@ pub struct Metrics {
     pub dns_stale: Counter,
     /// Attempts of a DNS provider that failed.
     pub redirect_failures: Counter,
+    /// New certificate files that were refused.
+    pub certificates_refused: Counter,
     /// From a heartbeat's arrival to its acknowledgement.
     pub acknowledgement_ms: Histogram,
     /// How each DNS provider has answered this node.

@@ -3,7 +3,7 @@
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use regent_core::Leadership;
-use regent_pki::{TlsFiles, TlsMaterial};
+use regent_pki::{Live, TlsFiles};
 use regent_raft::{NodeAddress, Options, RaftNode};
 use tokio::{net::TcpListener, sync::watch, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
@@ -23,6 +23,7 @@ use crate::{
     service,
     sessions::Sessions,
     shared::Shared,
+    tls,
 };
 
 /// Longest wait for what was committed before the start.
@@ -54,11 +55,18 @@ pub struct Node {
     pub providers: Providers,
     /// Counters.
     pub metrics: Metrics,
+    /// The certificates in use; `None` in plain text.
+    pub tls: Option<Arc<Live>>,
     /// Cancelled at the end.
     pub stop: CancellationToken,
 }
 
 impl Node {
+    /// Whole days until this node's certificate expires.
+    pub fn certificate_days_left(&self) -> Option<i64> {
+        self.tls.as_ref().map(|live| tls::days_left(self, &live.current()))
+    }
+
     /// Who leads, as far as this node knows.
     pub fn leader(&self) -> Option<u64> {
         self.raft.leadership().borrow().leader
@@ -119,10 +127,11 @@ async fn listen(what: &'static str, address: SocketAddr) -> Result<TcpListener, 
     TcpListener::bind(address).await.map_err(|source| NodeError::Listen { what, address, source })
 }
 
-fn load_tls(config: &Config) -> Result<Option<TlsMaterial>, NodeError> {
+fn load_tls(config: &Config) -> Result<Option<Arc<Live>>, NodeError> {
     let Security::Tls { ca, cert, key } = &config.security else { return Ok(None) };
     let files = TlsFiles { ca: ca.clone(), cert: cert.clone(), key: key.clone() };
-    let material = files.load()?;
+    let live = Live::open(files)?;
+    let material = live.current();
     for warning in &material.warnings {
         tracing::warn!("{warning}");
     }
@@ -130,15 +139,16 @@ fn load_tls(config: &Config) -> Result<Option<TlsMaterial>, NodeError> {
         let found = material.identity.to_string();
         return Err(NodeError::Certificate { found, node: config.node_id.0 });
     }
-    Ok(Some(material))
+    // Only a coordinator's certificate serves; better found out here than at the first handshake.
+    material.acceptor()?;
+    Ok(Some(Arc::new(live)))
 }
 
 impl Running {
     /// Starts everything. When this returns, the listeners answer.
     pub async fn start(config: Config, clock: Clock) -> Result<Self, NodeError> {
         let tls = load_tls(&config)?;
-        let server_tls = tls.as_ref().map(TlsMaterial::server).transpose()?;
-        let dialer = Dialer::new(tls.as_ref());
+        let dialer = Dialer::new(tls.clone());
         let peers = Peers::new(&config, &dialer).map_err(NodeError::Dial)?;
         // Every listener first: a port in use must not be found out after the log was opened.
         let grpc = listen("listen", config.listen).await?;
@@ -152,7 +162,7 @@ impl Running {
         };
 
         let hook = config.test_hooks.clone().map(StepHook::new);
-        let shared = Arc::new(Shared::new(hook));
+        let shared = Arc::new(Shared::new(hook, config.feature_level_max));
         let members = config
             .peers
             .iter()
@@ -167,7 +177,7 @@ impl Running {
         let raft = RaftNode::start(options, shared.clone()).await?;
 
         let node = Arc::new(Node {
-            proposer: Proposer::new(raft.clone(), clock.clone(), config.node_id),
+            proposer: Proposer::new(raft.clone(), clock.clone(), config.node_id, shared.clone()),
             providers: dns::providers(&config, &clock),
             clock,
             shared,
@@ -178,11 +188,15 @@ impl Running {
             queue: confirm::Queue::default(),
             led: watch::Sender::new(None),
             metrics: Metrics::default(),
+            tls: tls.clone(),
             stop: CancellationToken::new(),
             config,
         });
-        let server = tokio::spawn(service::serve(node.clone(), grpc, server_tls));
+        let server = tokio::spawn(service::serve(node.clone(), grpc, tls.clone()));
         let mut tasks = Vec::new();
+        if let Some(live) = tls {
+            tasks.push(tokio::spawn(tls::watch(node.clone(), live)));
+        }
         tasks.push(tokio::spawn(begin(node.clone())));
         if let Some(web) = web {
             tasks.push(tokio::spawn(http::serve(node.clone(), web)));

@@ -2,37 +2,36 @@
 
 use std::{
     collections::BTreeMap,
-    sync::{Mutex, MutexGuard},
+    sync::{Arc, Mutex, MutexGuard},
 };
 
-use regent_pki::TlsMaterial;
+use regent_pki::Live;
 use regent_raft::{Connector, tuned};
 use regent_types::CoordinatorId;
-use tonic::transport::{Channel, ClientTlsConfig, Endpoint};
+use tonic::transport::{Channel, Endpoint};
 
-use crate::config::Config;
+use crate::{config::Config, tls};
 
 /// Makes channels with this node's certificate.
 #[derive(Clone)]
 pub struct Dialer {
-    tls: Option<ClientTlsConfig>,
+    tls: Option<Arc<Live>>,
 }
 
 impl Dialer {
     /// With the node's TLS material, or in plain text.
-    pub fn new(tls: Option<&TlsMaterial>) -> Self {
-        Self { tls: tls.map(TlsMaterial::client) }
+    pub fn new(tls: Option<Arc<Live>>) -> Self {
+        Self { tls }
     }
 
     /// A channel that connects when it is used, and again after a loss.
     pub fn dial(&self, address: &str) -> Result<Channel, tonic::transport::Error> {
-        let scheme = if self.tls.is_some() { "https" } else { "http" };
-        let endpoint = Endpoint::from_shared(format!("{scheme}://{address}"))?;
-        let endpoint = match &self.tls {
-            Some(tls) => endpoint.tls_config(tls.clone())?,
-            None => endpoint,
-        };
-        Ok(tuned(endpoint).connect_lazy())
+        // `http` in both cases: the connector speaks TLS by itself.
+        let endpoint = tuned(Endpoint::from_shared(format!("http://{address}"))?);
+        Ok(match &self.tls {
+            Some(live) => tls::channel(&endpoint, address, live),
+            None => endpoint.connect_lazy(),
+        })
     }
 }
 
@@ -43,12 +42,18 @@ impl Connector for Dialer {
 }
 
 /// What is known of another coordinator.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct PeerNews {
     /// When it last answered, monotonic ns.
     pub answered_ns: Option<u64>,
     /// Its term then.
     pub term: Option<u64>,
+    /// The highest feature level that it understands.
+    pub level: Option<u8>,
+    /// Whole days until its certificate expires.
+    pub certificate_days_left: Option<i64>,
+    /// Its build.
+    pub version: Option<String>,
 }
 
 /// The other coordinators.
@@ -81,12 +86,12 @@ impl Peers {
     }
 
     /// It answered.
-    pub fn answered(&self, id: CoordinatorId, now_ns: u64, term: u64) {
-        self.lock().insert(id, PeerNews { answered_ns: Some(now_ns), term: Some(term) });
+    pub fn answered(&self, id: CoordinatorId, news: PeerNews) {
+        self.lock().insert(id, news);
     }
 
     /// What is known of it.
     pub fn news(&self, id: CoordinatorId) -> PeerNews {
-        self.lock().get(&id).copied().unwrap_or_default()
+        self.lock().get(&id).cloned().unwrap_or_default()
     }
 }

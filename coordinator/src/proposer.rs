@@ -1,12 +1,12 @@
 //! Proposals into the log, replies out of it.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use regent_core::{Applied, Body, Proposal, Rejection, decode_reply};
 use regent_raft::{ProposeError, RaftNode};
 use regent_types::CoordinatorId;
 
-use crate::clock::Clock;
+use crate::{clock::Clock, shared::Shared};
 
 /// Longest wait for a commit.
 const COMMIT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -37,12 +37,13 @@ pub struct Proposer {
     raft: RaftNode,
     clock: Clock,
     node: CoordinatorId,
+    shared: Arc<Shared>,
 }
 
 impl Proposer {
     /// A proposer of `node`.
-    pub fn new(raft: RaftNode, clock: Clock, node: CoordinatorId) -> Self {
-        Self { raft, clock, node }
+    pub fn new(raft: RaftNode, clock: Clock, node: CoordinatorId, shared: Arc<Shared>) -> Self {
+        Self { raft, clock, node, shared }
     }
 
     /// The proposal as it would enter the log now.
@@ -52,6 +53,11 @@ impl Proposer {
 
     /// Has `body` committed and applied.
     pub async fn propose(&self, body: Body) -> Result<Applied, ProposeFailure> {
+        // Before it is in the log: there, a member of an older version would have to stop over it.
+        let (needs, group) = (body.level(), self.shared.lock().state.level());
+        if needs > group && !matches!(body, Body::RaiseLevel { .. }) {
+            return Err(Rejection::Level { needs, group }.into());
+        }
         let command = self.proposal(body).encode();
         let deadline = self.clock.deadline(COMMIT_TIMEOUT);
         match self.raft.propose(command, deadline).await {

@@ -3,7 +3,8 @@
 //! One lock, because a grant and the applying of `FenceDecided` must be ordered (DESIGN section 5.2c): with two locks a
 //! lease of a fenced epoch could leave after the fence was applied. Nothing here waits for anything while it holds it.
 //!
-//! Invariant: a bug in `apply` ends the process. A half-applied state must never be served, nor skipped.
+//! Invariant: a bug in `apply` ends the process, and an entry that cannot be read ends this node. A half-applied state must
+//! never be served, and no entry skipped.
 
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
@@ -11,8 +12,7 @@ use std::{
 };
 
 use regent_core::{
-    Confirmed, Cooldowns, Detector, Leadership, LeaseTable, Position, Proposal, Rejection, Reply, State,
-    encode_reply,
+    Confirmed, Cooldowns, Detector, Leadership, LeaseTable, Position, Proposal, Reply, State, encode_reply,
 };
 use regent_raft::{LeadershipId, LogPosition, Machine};
 use regent_types::CoordinatorId;
@@ -39,6 +39,8 @@ pub struct Shared {
     inner: Mutex<Inner>,
     applied: watch::Sender<u64>,
     hook: Option<StepHook>,
+    /// The highest feature level that this node announces and takes.
+    pub level_max: u8,
 }
 
 /// A Raft leadership in the core's words.
@@ -48,7 +50,7 @@ pub fn leadership(id: LeadershipId) -> Leadership {
 
 impl Shared {
     /// Empty; Raft brings it up to date.
-    pub fn new(hook: Option<StepHook>) -> Self {
+    pub fn new(hook: Option<StepHook>, level_max: u8) -> Self {
         let inner = Inner {
             state: State::default(),
             leases: LeaseTable::new(),
@@ -56,7 +58,7 @@ impl Shared {
             cooldowns: Cooldowns::default(),
             leadership: None,
         };
-        Self { inner: Mutex::new(inner), applied: watch::Sender::new(0), hook }
+        Self { inner: Mutex::new(inner), applied: watch::Sender::new(0), hook, level_max }
     }
 
     /// The lock. Held for moments only, never across an await.
@@ -83,12 +85,11 @@ fn position(at: LogPosition) -> Position {
 }
 
 impl Machine for Shared {
-    fn apply(&self, at: LogPosition, command: &[u8]) -> Vec<u8> {
-        let reply: Reply = match Proposal::decode(command) {
+    fn apply(&self, at: LogPosition, command: &[u8]) -> Result<Vec<u8>, String> {
+        let reply: Reply = match Proposal::decode_up_to(self.level_max, command) {
             Err(error) => {
-                tracing::error!(index = at.index, %error, "an entry cannot be read; it changes nothing");
-                self.lock().state.pass(position(at));
-                Err(Rejection::Undecodable { reason: error.to_string() })
+                tracing::error!(index = at.index, %error, "an entry cannot be read; this node stops");
+                return Err(error.to_string());
             }
             Ok(proposal) => {
                 let mut inner = self.lock();
@@ -108,7 +109,7 @@ impl Machine for Shared {
             }
         };
         self.applied.send_replace(at.index);
-        encode_reply(&reply)
+        Ok(encode_reply(&reply))
     }
 
     /// Entries of Raft itself count for the applied index: a new leader's read index is at first its own blank entry's,
@@ -123,7 +124,7 @@ impl Machine for Shared {
     }
 
     fn restore(&self, at: Option<LogPosition>, snapshot: &[u8]) -> Result<(), String> {
-        let state = State::decode(snapshot).map_err(|error| error.to_string())?;
+        let state = State::decode_up_to(self.level_max, snapshot).map_err(|error| error.to_string())?;
         tracing::info!(?at, clusters = state.clusters.len(), "state restored from a snapshot");
         self.lock().state = state;
         self.applied.send_replace(at.map_or(0, |at| at.index));

@@ -89,6 +89,16 @@ pub enum PkiError {
         /// Why.
         source: IdentityOfError,
     },
+    /// A renewed certificate is somebody else's.
+    #[error("{} belongs to {found}, this process is {own}: the certificate in use stays", path.display())]
+    OtherIdentity {
+        /// The certificate file.
+        path: PathBuf,
+        /// Whose it is.
+        found: Identity,
+        /// Whose the one in use is.
+        own: Identity,
+    },
     /// Only coordinators serve.
     #[error("{} belongs to {identity} and cannot serve as a coordinator", path.display())]
     NotACoordinator {

@@ -9,10 +9,10 @@ use std::{
 };
 
 use rustls::{
-    CertificateError, RootCertStore,
+    CertificateError, ClientConfig, RootCertStore, ServerConfig,
     crypto::ring,
     pki_types::{CertificateDer, PrivateKeyDer, UnixTime, pem::PemObject},
-    server::WebPkiClientVerifier,
+    server::{NoServerSessionStorage, WebPkiClientVerifier},
     sign::CertifiedKey,
 };
 use time::OffsetDateTime;
@@ -46,8 +46,19 @@ pub struct TlsMaterial {
     pub warnings: Vec<String>,
     files: TlsFiles,
     ca_pem: Vec<u8>,
+    /// CAs within their validity: rustls itself never looks at a trust anchor's dates.
+    roots: RootCertStore,
+    chain: Vec<CertificateDer<'static>>,
     cert_pem: Vec<u8>,
     key_pem: Vec<u8>,
+}
+
+/// The three files as they were read.
+#[derive(Clone, PartialEq, Eq)]
+pub(crate) struct Bytes {
+    ca: Vec<u8>,
+    cert: Vec<u8>,
+    key: Vec<u8>,
 }
 
 impl TlsFiles {
@@ -58,27 +69,35 @@ impl TlsFiles {
 
     /// The same at a given time.
     pub fn load_at(&self, now: SystemTime) -> Result<TlsMaterial, PkiError> {
-        // Each file is read once: what was checked is what will be used, also while somebody renews them.
-        let ca_pem = files::read_bytes(&self.ca)?;
+        self.check(self.read()?, now)
+    }
+
+    /// Reads each file once: what was checked is what will be used, also while somebody renews them.
+    pub(crate) fn read(&self) -> Result<Bytes, PkiError> {
+        Ok(Bytes {
+            ca: files::read_bytes(&self.ca)?,
+            cert: files::read_bytes(&self.cert)?,
+            key: files::read_bytes(&self.key)?,
+        })
+    }
+
+    /// Checks what was read.
+    pub(crate) fn check(&self, bytes: Bytes, now: SystemTime) -> Result<TlsMaterial, PkiError> {
+        let Bytes { ca: ca_pem, cert: cert_pem, key: key_pem } = bytes;
         let cas = files::certificates_in(&self.ca, &ca_pem)?;
-        let cert_pem = files::read_bytes(&self.cert)?;
         let chain = files::certificates_in(&self.cert, &cert_pem)?;
-        let key_pem = files::read_bytes(&self.key)?;
         let key = PrivateKeyDer::from_pem_slice(&key_pem)
             .map_err(|_| PkiError::NotPem { path: self.key.clone(), wanted: "private key" })?;
 
         let moment = OffsetDateTime::from(now);
-        for ca in &cas {
-            check_validity(&self.ca, &inspect(&self.ca, ca)?, moment)?;
-        }
+        let mut warnings = Vec::new();
+        let cas = self.valid_cas(cas, moment, &mut warnings)?;
         let info = inspect(&self.cert, &chain[0])?;
         let identity =
             info.identity.clone().map_err(|source| PkiError::Identity { path: self.cert.clone(), source })?;
         check_validity(&self.cert, &info, moment)?;
         self.check_key(chain.clone(), key)?;
-        self.check_issuer(&cas, &chain, now)?;
-
-        let mut warnings = Vec::new();
+        let roots = self.check_issuer(&cas, &chain, now)?;
         let days_left = info.days_left(moment);
         if days_left < WARN_BEFORE_EXPIRY_DAYS {
             let path = self.cert.display();
@@ -89,7 +108,40 @@ impl TlsFiles {
             let path = self.key.display();
             warnings.push(format!("{path} can be read by others (mode {:03o}): use 600", mode & 0o777));
         }
-        Ok(TlsMaterial { identity, info, warnings, files: self.clone(), ca_pem, cert_pem, key_pem })
+        Ok(TlsMaterial {
+            identity,
+            info,
+            warnings,
+            files: self.clone(),
+            ca_pem,
+            roots,
+            chain,
+            cert_pem,
+            key_pem,
+        })
+    }
+
+    /// The CAs whose word counts now. In a bundle of several (a rotation of the CA) an expired one is left out; a single
+    /// one must be valid.
+    fn valid_cas(
+        &self,
+        cas: Vec<CertificateDer<'static>>,
+        now: OffsetDateTime,
+        warnings: &mut Vec<String>,
+    ) -> Result<Vec<CertificateDer<'static>>, PkiError> {
+        let (mut valid, mut refused) = (Vec::new(), Vec::new());
+        for ca in cas {
+            match check_validity(&self.ca, &inspect(&self.ca, &ca)?, now) {
+                Ok(()) => valid.push(ca),
+                Err(error) => refused.push(error),
+            }
+        }
+        if valid.is_empty() {
+            return Err(refused.remove(0));
+        }
+        warnings
+            .extend(refused.into_iter().map(|error| format!("one of several CAs does not count: {error}")));
+        Ok(valid)
     }
 
     fn check_key(
@@ -111,20 +163,20 @@ impl TlsFiles {
         cas: &[CertificateDer<'static>],
         chain: &[CertificateDer<'static>],
         now: SystemTime,
-    ) -> Result<(), PkiError> {
+    ) -> Result<RootCertStore, PkiError> {
         let unusable_ca = |problem: String| PkiError::Unusable { path: self.ca.clone(), problem };
         let mut roots = RootCertStore::empty();
         for ca in cas {
             roots.add(ca.clone()).map_err(|error| unusable_ca(error.to_string()))?;
         }
         let provider = Arc::new(ring::default_provider());
-        let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider)
+        let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots.clone()), provider)
             .build()
             .map_err(|error| unusable_ca(error.to_string()))?;
         let since_1970 = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         let now = UnixTime::since_unix_epoch(since_1970);
         let problem = match verifier.verify_client_cert(&chain[0], &chain[1..], now) {
-            Ok(_) => return Ok(()),
+            Ok(_) => return Ok(roots),
             Err(rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer)) => {
                 "another CA signed it".to_owned()
             }
@@ -152,11 +204,52 @@ impl TlsMaterial {
             .client_ca_root(Certificate::from_pem(&self.ca_pem)))
     }
 
+    /// For an acceptor of one's own: the same demands as [`TlsMaterial::server`].
+    pub fn acceptor(&self) -> Result<Arc<ServerConfig>, PkiError> {
+        self.server()?;
+        let unusable = |problem: String| PkiError::Unusable { path: self.files.cert.clone(), problem };
+        let provider = Arc::new(ring::default_provider());
+        let verifier =
+            WebPkiClientVerifier::builder_with_provider(Arc::new(self.roots.clone()), provider.clone())
+                .build()
+                .map_err(|error| unusable(error.to_string()))?;
+        let mut config = ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .map_err(|error| unusable(error.to_string()))?
+            .with_client_cert_verifier(verifier)
+            .with_single_cert(self.chain.clone(), self.key()?)
+            .map_err(|error| unusable(error.to_string()))?;
+        config.alpn_protocols.push(b"h2".to_vec());
+        // A resumed session is not verified again: a certificate that has expired since would go on counting.
+        config.session_storage = Arc::new(NoServerSessionStorage {});
+        config.send_tls13_tickets = 0;
+        Ok(Arc::new(config))
+    }
+
+    fn key(&self) -> Result<PrivateKeyDer<'static>, PkiError> {
+        PrivateKeyDer::from_pem_slice(&self.key_pem)
+            .map_err(|_| PkiError::NotPem { path: self.files.key.clone(), wanted: "private key" })
+    }
+
+    /// For a connector of one's own: the same demands as [`TlsMaterial::client`]. The name to ask for is
+    /// [`COORDINATOR_DNS_NAME`].
+    pub fn connector(&self) -> Result<Arc<ClientConfig>, PkiError> {
+        let unusable = |problem: String| PkiError::Unusable { path: self.files.cert.clone(), problem };
+        let mut config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+            .with_safe_default_protocol_versions()
+            .map_err(|error| unusable(error.to_string()))?
+            .with_root_certificates(self.roots.clone())
+            .with_client_auth_cert(self.chain.clone(), self.key()?)
+            .map_err(|error| unusable(error.to_string()))?;
+        config.alpn_protocols.push(b"h2".to_vec());
+        Ok(Arc::new(config))
+    }
+
     /// For a client: the server must be a coordinator of the same CA, whatever its address.
     pub fn client(&self) -> ClientTlsConfig {
         ClientTlsConfig::new()
             .identity(TlsIdentity::from_pem(&self.cert_pem, &self.key_pem))
-            .ca_certificate(Certificate::from_pem(&self.ca_pem))
+            .trust_anchors(self.roots.roots.clone())
             .domain_name(COORDINATOR_DNS_NAME)
     }
 

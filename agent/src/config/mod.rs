@@ -58,6 +58,39 @@ pub struct Tls {
     pub key: PathBuf,
 }
 
+/// libpq's `sslmode`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum SslMode {
+    /// Never encrypted.
+    Disable,
+    /// Encrypted only when the server insists.
+    Allow,
+    /// Encrypted when the server can; libpq's default.
+    #[default]
+    Prefer,
+    /// Always encrypted, whoever the server is.
+    Require,
+    /// Always encrypted, with a server certificate of a known CA.
+    VerifyCa,
+    /// As before, and the certificate names the host.
+    VerifyFull,
+}
+
+impl SslMode {
+    /// As libpq writes it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Disable => "disable",
+            Self::Allow => "allow",
+            Self::Prefer => "prefer",
+            Self::Require => "require",
+            Self::VerifyCa => "verify-ca",
+            Self::VerifyFull => "verify-full",
+        }
+    }
+}
+
 /// How log lines look.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -132,6 +165,12 @@ pub struct Config {
     pub port: u16,
     /// File with the password of the role `regent`.
     pub replication_password_file: PathBuf,
+    /// What replication, rewinds and clones demand of the connection to another member: libpq's `sslmode`.
+    #[serde(default)]
+    pub replication_sslmode: SslMode,
+    /// libpq's `sslrootcert` for them: a file, `system`, or empty for libpq's default.
+    #[serde(default)]
+    pub replication_sslrootcert: String,
     /// Where `/primary`, `/replica`, `/health` and `/metrics` are served.
     pub http_listen: SocketAddr,
     /// Heartbeats.
@@ -272,6 +311,19 @@ impl Config {
             if !dir.is_absolute() {
                 return bad(key, &dir.display(), "use an absolute path");
             }
+        }
+        let root = &self.replication_sslrootcert;
+        if !root.is_empty() && root != "system" && !std::path::Path::new(root).is_absolute() {
+            return bad(
+                "replication_sslrootcert",
+                &format!("{root:?}"),
+                "use an absolute path, \"system\" or \"\"",
+            );
+        }
+        let verifies = matches!(self.replication_sslmode, SslMode::VerifyCa | SslMode::VerifyFull);
+        if verifies && root.is_empty() {
+            let rule = "name the CA's file in replication_sslrootcert";
+            return bad("replication_sslmode", &self.replication_sslmode.name(), rule);
         }
         for (key, dir) in [("state_dir", &self.state_dir), ("salvage_dir", &self.salvage_dir)] {
             if dir.starts_with(&self.data_dir) {

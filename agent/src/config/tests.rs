@@ -48,6 +48,9 @@ fn bad_values_name_key_and_value() {
         ("\"hostssl app", "\"reject app", ["hba_extra", "reject app"]),
         ("data_dir = \"/var", "data_dir = \"var", ["data_dir", "var/lib"]),
         ("port = 5432", "port = 0", ["port", "0"]),
+        ("sslmode = \"prefer\"", "sslmode = \"always\"", ["sslmode", "always"]),
+        ("sslmode = \"prefer\"", "sslmode = \"verify-full\"", ["replication_sslrootcert", "verify-full"]),
+        ("sslrootcert = \"\"", "sslrootcert = \"ca.crt\"", ["replication_sslrootcert", "ca.crt"]),
         ("http_listen = \"0.0.0.0:8008\"", "http_listen = \"8008\"", ["http_listen", "8008"]),
     ] {
         let message = refused(from, to);

@@ -39,12 +39,17 @@ fn conn_quoted(value: &str) -> String {
 
 /// Connection string of the role `regent` at `host:port`; the password comes from the password file.
 pub fn conninfo(config: &Config, host: &str, port: u16, more: &str) -> String {
+    let root = match config.replication_sslrootcert.as_str() {
+        "" => String::new(),
+        root => format!(" sslrootcert={}", conn_quoted(root)),
+    };
     format!(
         "host={} port={port} user={ROLE} passfile={} application_name={} connect_timeout=5 keepalives_idle=5 \
-         keepalives_interval=2 keepalives_count=3{more}",
+         keepalives_interval=2 keepalives_count=3 sslmode={}{root}{more}",
         conn_quoted(host),
         conn_quoted(&passfile(config).display().to_string()),
         config.member,
+        config.replication_sslmode.name(),
     )
 }
 
@@ -162,6 +167,19 @@ mod tests {
         let conf = fs::read_to_string(dir.path().join("postgresql.conf")).unwrap();
         assert_eq!(conf.matches(INCLUDE).count(), 1);
         assert!(conf.starts_with("shared_buffers = 1GB\n"));
+    }
+
+    #[test]
+    fn connections_to_other_members_demand_what_is_configured() {
+        let mut config = example();
+        assert!(conninfo(&config, "h", 5432, "").ends_with(" sslmode=prefer"));
+        config.replication_sslmode = crate::config::SslMode::VerifyFull;
+        config.replication_sslrootcert = "/etc/it's/ca.crt".into();
+        let text = conninfo(&config, "h", 5432, " dbname=postgres");
+        assert!(
+            text.contains(r" sslmode=verify-full sslrootcert='/etc/it\'s/ca.crt' dbname=postgres"),
+            "{text}"
+        );
     }
 
     #[test]

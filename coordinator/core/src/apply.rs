@@ -27,7 +27,11 @@ impl State {
         assert!(at.index > self.applied_index, "entries are applied once and in order");
         self.applied_index = at.index;
         let mut change = procedure::Change::new(at, proposal);
+        if !matches!(proposal.body, Body::RaiseLevel { .. }) {
+            procedure::level::check(self, proposal.body.level())?;
+        }
         let reply = match &proposal.body {
+            Body::RaiseLevel { level } => procedure::level::raise(self, *level),
             Body::Configure(config) => procedure::membership::configure(self, &mut change, config),
             Body::Declare(declare) => procedure::declare::declare(self, &mut change, declare),
             Body::Request(request) => match &request.kind {

@@ -10,14 +10,10 @@
 
 use serde::{Serialize, de::DeserializeOwned};
 
-use crate::{Proposal, Reply, State};
+use crate::{FEATURE_LEVEL, FEATURE_LEVEL_FIRST, Proposal, Reply, State};
 
 /// Format of entries, replies and snapshots. Version 1 (fields without names) never left a development machine.
 const VERSION: u8 = 2;
-
-/// The highest feature level that this build understands: it rises by one with each release that adds kinds of entries,
-/// or fields that `apply` heeds.
-pub const FEATURE_LEVEL: u8 = 1;
 
 /// Bytes that this build cannot read.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -38,13 +34,15 @@ pub enum CodecError {
     },
     /// Written by a newer build.
     #[error(
-        "{what}: feature level {found}, this build understands levels up to {FEATURE_LEVEL}: start a newer regent-coordinator"
+        "{what}: feature level {found}, this node understands levels up to {known}: start a newer regent-coordinator"
     )]
     Level {
         /// What was being read.
         what: &'static str,
         /// Its level.
         found: u8,
+        /// The highest one known.
+        known: u8,
     },
     /// Damaged.
     #[error("{what}: {reason}")]
@@ -56,21 +54,21 @@ pub enum CodecError {
     },
 }
 
-fn encode<T: Serialize>(value: &T) -> Vec<u8> {
-    let mut bytes = vec![VERSION, FEATURE_LEVEL];
+fn encode<T: Serialize>(value: &T, level: u8) -> Vec<u8> {
+    let mut bytes = vec![VERSION, level];
     rmp_serde::encode::write_named(&mut bytes, value).expect("replicated types serialise");
     bytes
 }
 
-fn decode<T: DeserializeOwned>(what: &'static str, bytes: &[u8]) -> Result<T, CodecError> {
+fn decode<T: DeserializeOwned>(what: &'static str, bytes: &[u8], known: u8) -> Result<T, CodecError> {
     let (version, rest) = bytes.split_first().ok_or(CodecError::Empty { what })?;
     if *version != VERSION {
         return Err(CodecError::Version { what, found: *version });
     }
     let damaged = |reason: String| CodecError::Damaged { what, reason };
     let (level, body) = rest.split_first().ok_or_else(|| damaged("no feature level".to_owned()))?;
-    if *level > FEATURE_LEVEL {
-        return Err(CodecError::Level { what, found: *level });
+    if *level > known {
+        return Err(CodecError::Level { what, found: *level, known });
     }
     let mut reader = rmp_serde::Deserializer::new(body);
     let value = T::deserialize(&mut reader).map_err(|error| damaged(error.to_string()))?;
@@ -81,35 +79,43 @@ fn decode<T: DeserializeOwned>(what: &'static str, bytes: &[u8]) -> Result<T, Co
 }
 
 impl Proposal {
-    /// As it enters the log.
+    /// As it enters the log: marked with the level that it needs.
     pub fn encode(&self) -> Vec<u8> {
-        encode(self)
+        encode(self, self.body.level())
     }
     /// From the log.
     pub fn decode(bytes: &[u8]) -> Result<Self, CodecError> {
-        decode("log entry", bytes)
+        Self::decode_up_to(FEATURE_LEVEL, bytes)
+    }
+    /// The same by a node that is to know no more than level `known`.
+    pub fn decode_up_to(known: u8, bytes: &[u8]) -> Result<Self, CodecError> {
+        decode("log entry", bytes, known)
     }
 }
 
 impl State {
-    /// As a snapshot.
+    /// As a snapshot: marked with the group's level.
     pub fn encode(&self) -> Vec<u8> {
-        encode(self)
+        encode(self, self.level())
     }
     /// From a snapshot.
     pub fn decode(bytes: &[u8]) -> Result<Self, CodecError> {
-        decode("snapshot", bytes)
+        Self::decode_up_to(FEATURE_LEVEL, bytes)
+    }
+    /// The same by a node that is to know no more than level `known`.
+    pub fn decode_up_to(known: u8, bytes: &[u8]) -> Result<Self, CodecError> {
+        decode("snapshot", bytes, known)
     }
 }
 
 /// A reply as it travels from `apply` to the proposer.
 pub fn encode_reply(reply: &Reply) -> Vec<u8> {
-    encode(reply)
+    encode(reply, FEATURE_LEVEL_FIRST)
 }
 
 /// The reply of an entry.
 pub fn decode_reply(bytes: &[u8]) -> Result<Reply, CodecError> {
-    decode("reply", bytes)
+    decode("reply", bytes, FEATURE_LEVEL)
 }
 
 #[cfg(test)]
@@ -136,7 +142,7 @@ mod tests {
         newer[1] = FEATURE_LEVEL + 1;
         assert_eq!(
             State::decode(&newer),
-            Err(CodecError::Level { what: "snapshot", found: FEATURE_LEVEL + 1 })
+            Err(CodecError::Level { what: "snapshot", found: FEATURE_LEVEL + 1, known: FEATURE_LEVEL })
         );
         let mut longer = bytes.clone();
         longer.push(0);
@@ -187,12 +193,12 @@ mod tests {
             kind: NewerKind::Full { count: 3, of: 4 },
             optional: Some("x".into()),
         };
-        assert_eq!(decode::<Older>("value", &encode(&newer)), Ok(older));
+        assert_eq!(decode::<Older>("value", &encode(&newer, 1), 1), Ok(older));
         let older = Older { name: "b".into(), kind: OlderKind::Plain };
         let expected = Newer { name: "b".into(), added: Vec::new(), kind: NewerKind::Plain, optional: None };
-        assert_eq!(decode::<Newer>("value", &encode(&older)), Ok(expected));
+        assert_eq!(decode::<Newer>("value", &encode(&older, 1), 1), Ok(expected));
         let added = Newer { name: "c".into(), added: Vec::new(), kind: NewerKind::Added, optional: None };
-        let refused = decode::<Older>("value", &encode(&added)).unwrap_err();
+        let refused = decode::<Older>("value", &encode(&added, 1), 1).unwrap_err();
         assert!(refused.to_string().contains("Added"), "{refused}");
     }
 
@@ -222,6 +228,6 @@ mod tests {
             bytes: vec![0, 128, 255],
             text: 'ø',
         };
-        assert_eq!(decode::<Shapes>("shapes", &encode(&shapes)), Ok(shapes));
+        assert_eq!(decode::<Shapes>("shapes", &encode(&shapes, 1), 1), Ok(shapes));
     }
 }

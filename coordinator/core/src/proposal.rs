@@ -131,6 +131,11 @@ pub enum Body {
         /// In words, with numbers; `None` when it is over.
         text: Option<String>,
     },
+    /// Every member of the group understands this feature level.
+    RaiseLevel {
+        /// The level.
+        level: u8,
+    },
 }
 
 /// The detector's wish for an operation.

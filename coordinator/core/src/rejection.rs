@@ -303,10 +303,22 @@ pub enum Rejection {
         /// All votes.
         count: usize,
     },
-    /// The entry was written by another version.
-    #[error("entry of an unknown version or a damaged entry: {reason}")]
-    Undecodable {
-        /// What the decoder said.
-        reason: String,
+    /// Not everyone in the group understands it yet.
+    #[error(
+        "it needs feature level {needs}, the group is at level {group}: upgrade every coordinator first (`regentctl status` shows each one's level)"
+    )]
+    Level {
+        /// What the proposal needs.
+        needs: u8,
+        /// The group's level.
+        group: u8,
+    },
+    /// The level only rises.
+    #[error("feature level {level} is reached: the group is at level {group}")]
+    LevelReached {
+        /// As proposed.
+        level: u8,
+        /// The group's level.
+        group: u8,
     },
 }

@@ -12,8 +12,8 @@ use regent_types::{
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Adoption, ClusterConfig, Cooldown, Effect, Event, Forgotten, Group, LeaseInFlight, Membership, Operation,
-    Pending,
+    Adoption, ClusterConfig, Cooldown, Effect, Event, FEATURE_LEVEL_FIRST, Forgotten, Group, LeaseInFlight,
+    Membership, Operation, Pending,
 };
 
 /// Newest events kept for `watch`.
@@ -40,6 +40,16 @@ pub struct State {
     /// Clusters that were taken out of the group.
     #[serde(default)]
     pub forgotten: BTreeMap<ClusterName, Forgotten>,
+    /// As raised; 0 in a group that never was. Read it with [`State::level`].
+    #[serde(default)]
+    pub feature_level: u8,
+}
+
+impl State {
+    /// The group's feature level: everyone in it understands proposals up to here.
+    pub fn level(&self) -> u8 {
+        self.feature_level.max(FEATURE_LEVEL_FIRST)
+    }
 }
 
 /// A verified promotion.

@@ -42,8 +42,9 @@ impl fmt::Display for LeadershipId {
 /// The state lives in memory: after a restart it is rebuilt by `restore` with the last snapshot (if there is one) and
 /// by `apply` with the entries that follow. An implementation therefore starts out empty.
 pub trait Machine: Send + Sync + 'static {
-    /// Applies one command and returns the reply for its proposer. A refusal is a reply too.
-    fn apply(&self, at: LogPosition, command: &[u8]) -> Vec<u8>;
+    /// Applies one command and returns the reply for its proposer. A refusal is a reply too. An error (a command that this
+    /// build cannot read) stops this node: to pass over what others apply would be another state.
+    fn apply(&self, at: LogPosition, command: &[u8]) -> Result<Vec<u8>, String>;
 
     /// An entry of Raft itself (a leader's blank one, a membership) was passed: `at` is applied, and no command. A machine
     /// that compares its position with a read index must count these.

@@ -72,7 +72,12 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
                     self.machine.passed(position(&id));
                     Vec::new()
                 }
-                EntryPayload::Normal(command) => self.machine.apply(position(&id), &command.0),
+                EntryPayload::Normal(command) => {
+                    self.machine.apply(position(&id), &command.0).map_err(|reason| {
+                        let at = position(&id);
+                        io::Error::other(format!("the machine cannot apply the entry at {at}: {reason}"))
+                    })?
+                }
                 EntryPayload::Membership(members) => {
                     self.membership = Membership::new(Some(id), members);
                     self.machine.passed(position(&id));

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, net::ToSocketAddrs};
 
-use regent_core::ConfigError;
+use regent_core::{ConfigError, FEATURE_LEVEL, FEATURE_LEVEL_FIRST};
 use regent_types::Region;
 
 use super::{Config, EMBEDDED, Security, refuse};
@@ -63,6 +63,13 @@ pub(super) fn check(config: &Config) -> Result<(), ConfigError> {
             return refuse("cluster.name", format!("{} is given twice", cluster.name));
         }
         cluster.check(config.raft.election_worst_ms())?;
+    }
+    if !(FEATURE_LEVEL_FIRST..=FEATURE_LEVEL).contains(&config.feature_level_max) {
+        let text = format!(
+            "{} is not a feature level of this build ({FEATURE_LEVEL_FIRST} to {FEATURE_LEVEL})",
+            config.feature_level_max
+        );
+        return refuse("feature_level_max", text);
     }
     let hooks = config.test_hooks.clone().unwrap_or_default();
     let given = [("exit_after_step", hooks.exit_after_step), ("stop_after_step", hooks.stop_after_step)];

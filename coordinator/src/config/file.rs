@@ -2,7 +2,7 @@
 
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
-use regent_core::ConfigError;
+use regent_core::{ConfigError, FEATURE_LEVEL};
 use regent_types::{CoordinatorId, Region};
 use serde::Deserialize;
 
@@ -21,6 +21,8 @@ pub(super) struct File {
     data_dir: PathBuf,
     #[serde(default)]
     expect_existing: bool,
+    #[serde(default = "default_feature_level_max")]
+    feature_level_max: u8,
     listen: SocketAddr,
     http_listen: Option<SocketAddr>,
     #[serde(default)]
@@ -39,6 +41,10 @@ pub(super) struct File {
     #[serde(default)]
     cluster: Vec<ClusterTable>,
     test_hooks: Option<TestHooksTable>,
+}
+
+fn default_feature_level_max() -> u8 {
+    FEATURE_LEVEL
 }
 
 fn default_group() -> String {
@@ -149,6 +155,7 @@ impl File {
             region: self.region,
             data_dir: self.data_dir,
             expect_existing: self.expect_existing,
+            feature_level_max: self.feature_level_max,
             listen: self.listen,
             http_listen: self.http_listen,
             dns: self.dns.map(|dns| Dns {

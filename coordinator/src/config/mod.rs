@@ -145,6 +145,8 @@ pub struct Config {
     pub data_dir: PathBuf,
     /// Refuse to start when `data_dir` is empty.
     pub expect_existing: bool,
+    /// The highest feature level that this node announces and takes.
+    pub feature_level_max: u8,
     /// gRPC for agents, operators and the other coordinators.
     pub listen: SocketAddr,
     /// Metrics and health over HTTP.

@@ -11,6 +11,7 @@ pub mod view;
 
 use std::{sync::Arc, time::Duration};
 
+use regent_pki::Live;
 use regent_proto::v1::{
     agent_service_server::AgentServiceServer, operator_service_server::OperatorServiceServer,
     peer_service_server::PeerServiceServer,
@@ -18,11 +19,11 @@ use regent_proto::v1::{
 use tokio::net::TcpListener;
 use tonic::{
     service::interceptor::InterceptedService,
-    transport::{Server, ServerTlsConfig, server::TcpIncoming},
+    transport::{Server, server::TcpIncoming},
 };
 use tonic_health::ServingStatus;
 
-use crate::node::Node;
+use crate::{node::Node, tls};
 
 /// A client that has gone dark is given up after these.
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(1);
@@ -32,7 +33,7 @@ const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(2);
 pub async fn serve(
     node: Arc<Node>,
     listener: TcpListener,
-    tls: Option<ServerTlsConfig>,
+    tls: Option<Arc<Live>>,
 ) -> Result<(), tonic::transport::Error> {
     let gate = auth::Gate::new(node.config.security == crate::config::Security::Plaintext);
     let (health, health_service) = tonic_health::server::health_reporter();
@@ -44,26 +45,28 @@ pub async fn serve(
         .expect("the descriptor sets are built in");
     let raft_gate = gate.clone();
     let raft = InterceptedService::new(node.raft.service(), move |request| raft_gate.raft(request));
-    let mut server = Server::builder()
+    let router = Server::builder()
         .tcp_nodelay(true)
         .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
-        .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT));
-    if let Some(tls) = tls {
-        server = server.tls_config(tls)?;
-    }
-    // The server's own `tcp_nodelay` is ignored for a listener that was bound before: without this, small answers wait for
-    // the acknowledgement of the last ones.
-    let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
-    let stop = node.stop.clone();
-    let result = server
+        .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
         .add_service(raft)
         .add_service(AgentServiceServer::new(agent::Agents { node: node.clone(), gate: gate.clone() }))
         .add_service(PeerServiceServer::new(peer::PeersOf { node: node.clone(), gate: gate.clone() }))
         .add_service(OperatorServiceServer::new(operator::Operators { node: node.clone(), gate }))
         .add_service(health_service)
-        .add_service(reflection)
-        .serve_with_incoming_shutdown(incoming, stop.cancelled_owned())
-        .await;
+        .add_service(reflection);
+    let stop = node.stop.clone().cancelled_owned();
+    let result = match tls {
+        Some(live) => {
+            router.serve_with_incoming_shutdown(tls::incoming(node.clone(), listener, live), stop).await
+        }
+        None => {
+            // The server's own `tcp_nodelay` is ignored for a listener that was bound before: without this, small answers
+            // wait for the acknowledgement of the last ones.
+            let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
+            router.serve_with_incoming_shutdown(incoming, stop).await
+        }
+    };
     watched.abort();
     result
 }

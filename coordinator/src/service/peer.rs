@@ -38,6 +38,13 @@ impl PeerService for PeersOf {
             node.heard.told(now_ns, ages);
         }
         let heard = node.heard.own(now_ns).into_iter().map(leadership::to_proto).collect();
-        Ok(Response::new(AgesReply { node_id: node.config.node_id.0, term, heard }))
+        Ok(Response::new(AgesReply {
+            node_id: node.config.node_id.0,
+            term,
+            heard,
+            feature_level: node.shared.level_max.into(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            certificate_days_left: node.certificate_days_left(),
+        }))
     }
 }

@@ -8,7 +8,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use regent_coordinator::{clock::Clock, config::Config, node::Running};
+use regent_coordinator::{
+    clock::Clock,
+    config::Config,
+    node::{NodeError, Running},
+};
 use regent_proto::v1::{
     ClusterStatus, OperationReport, OperationRequest, StatusReply, StatusRequest,
     operator_service_client::OperatorServiceClient,
@@ -177,6 +181,18 @@ impl Group {
     }
 
     pub async fn start_node(&mut self, id: u64) {
+        self.try_start_node(id).await.unwrap();
+    }
+
+    /// Starts a node with other lines before the tables.
+    pub async fn start_node_with(&mut self, id: u64, lines: &str) -> Result<(), NodeError> {
+        let usual = std::mem::replace(&mut self.security, lines.to_owned());
+        let started = self.try_start_node(id).await;
+        self.security = usual;
+        started
+    }
+
+    async fn try_start_node(&mut self, id: u64) -> Result<(), NodeError> {
         let own = format!("127.0.0.1:{}", self.ports[&id].grpc);
         let address = |to: u64| self.links.get(&(id, to)).map_or(own.clone(), |link| link.address.clone());
         let text = config_text(id, &self.ports, self.dir.path(), &self.security, address);
@@ -188,7 +204,8 @@ impl Group {
             None => text,
         };
         let config = Config::parse(&text, Path::new("test.toml")).unwrap();
-        self.nodes.insert(id, Running::start(config, Clock::system()).await.unwrap());
+        self.nodes.insert(id, Running::start(config, Clock::system()).await?);
+        Ok(())
     }
 
     pub async fn stop_node(&mut self, id: u64) {

@@ -1,10 +1,12 @@
 //! Three real coordinators in one process, over real loopback connections, with scripted agents.
 
 mod agent;
+mod certificates;
 mod failover;
 mod group;
 mod hooks;
 mod identity;
 mod leases;
+mod levels;
 mod link;
 mod operators;

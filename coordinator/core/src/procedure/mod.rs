@@ -6,6 +6,7 @@ pub(crate) mod automation;
 pub(crate) mod declare;
 pub(crate) mod failover;
 pub(crate) mod group;
+pub(crate) mod level;
 pub(crate) mod members;
 pub(crate) mod membership;
 pub(crate) mod outcome;

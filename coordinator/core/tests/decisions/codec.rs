@@ -38,6 +38,56 @@ fn what_is_written_is_read_back() {
     }
 }
 
+/// Entries and snapshots as earlier builds wrote them, one a line; files of released levels are never changed.
+const LEVEL_1: &str = "tests/decisions/earlier/level1.hex";
+
+/// A field without a default, a renamed field or variant: each would make a log unreadable that is on disks already.
+/// `UPDATE_EARLIER=1` writes the file when it is not there.
+#[test]
+fn what_earlier_builds_wrote_is_read() {
+    let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join(LEVEL_1);
+    if std::env::var_os("UPDATE_EARLIER").is_some() && !path.exists() {
+        let (state, bodies) = lived();
+        let world = World::healthy(&["a", "b"]);
+        let mut text = format!("snapshot {}\n", hex(&state.encode()));
+        for body in bodies {
+            text += &format!("entry {}\n", hex(&world.proposal(body).encode()));
+        }
+        std::fs::write(&path, text).unwrap();
+    }
+    let text = std::fs::read_to_string(&path).unwrap();
+    let mut entries = 0;
+    for line in text.lines() {
+        let (kind, bytes) = line.split_once(' ').unwrap();
+        let bytes = unhex(bytes);
+        match kind {
+            "snapshot" => {
+                let state = State::decode(&bytes).unwrap();
+                let cluster = state.clusters.values().next().unwrap();
+                assert_eq!((state.level(), cluster.epoch.0), (1, 2));
+                assert!(!cluster.finished.is_empty() && !state.events.is_empty());
+                // A state that is read is a state that can be written.
+                assert_eq!(State::decode(&state.encode()), Ok(state));
+            }
+            "entry" => {
+                Proposal::decode(&bytes).unwrap();
+                entries += 1;
+            }
+            other => panic!("{other}"),
+        }
+    }
+    assert!(entries >= 5, "{entries}");
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn unhex(text: &str) -> Vec<u8> {
+    let byte = |pair: &[u8]| u8::from_str_radix(std::str::from_utf8(pair).unwrap(), 16).unwrap();
+    text.as_bytes().chunks(2).map(byte).collect()
+}
+
 /// A torn entry is damaged, never a shorter one.
 #[test]
 fn every_torn_entry_is_refused() {

@@ -5,6 +5,7 @@ mod choice;
 mod codec;
 mod detection;
 mod leases;
+mod levels;
 mod loss;
 mod member;
 mod membership;

@@ -1,5 +1,6 @@
 //! The status page: coordinators, then each cluster with its members, and under them whatever needs attention.
 
+use regent_pki::WARN_BEFORE_EXPIRY_DAYS;
 use regent_proto::v1::{
     Automation, ClusterStatus, CoordinatorRole, CoordinatorStatus, MemberRole, MemberStatus, OperationState,
     PostgresState, StatusReply, disk_probe::Outcome,
@@ -42,7 +43,36 @@ fn coordinators(reply: &StatusReply, paint: &Paint) -> String {
         text.push_str(&paint.tone(Tone::Bad, &line));
         text.push('\n');
     }
+    for coordinator in &reply.coordinators {
+        let days = coordinator.certificate_days_left.filter(|days| *days < WARN_BEFORE_EXPIRY_DAYS);
+        if let Some(days) = days {
+            let line = format!("! the certificate of coordinator {} expires in {days} days", coordinator.id);
+            text.push_str(&paint.tone(Tone::Warn, &line));
+            text.push('\n');
+        }
+    }
+    if let Some(line) = levels(reply) {
+        text.push_str(&paint.tone(Tone::Warn, &line));
+        text.push('\n');
+    }
     text
+}
+
+/// During a rolling upgrade: who keeps the group at its feature level.
+fn levels(reply: &StatusReply) -> Option<String> {
+    let group = reply.feature_level?;
+    let highest = reply.coordinators.iter().filter_map(|c| c.feature_level).max()?;
+    let behind: Vec<String> = reply
+        .coordinators
+        .iter()
+        .filter(|c| c.feature_level.is_none_or(|level| level < highest))
+        .map(|c| match c.feature_level {
+            Some(level) => format!("coordinator {} announces {level}", c.id),
+            None => format!("coordinator {} has announced none", c.id),
+        })
+        .collect();
+    let told = (highest > group).then(|| behind.join(", "))?;
+    Some(format!("! feature level {group} of {highest}: {told} (see docs/upgrade.md)"))
 }
 
 fn coordinator_row(coordinator: &CoordinatorStatus) -> [(String, Option<Tone>); 8] {

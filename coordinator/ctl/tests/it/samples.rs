@@ -15,6 +15,8 @@ pub fn world() -> World {
         applied_index: (role != v1::CoordinatorRole::Unreachable).then_some(120),
         quorum_ack_age_ms: (role == v1::CoordinatorRole::Leader).then_some(12),
         version: (role != v1::CoordinatorRole::Unreachable).then(|| "0.1.0".into()),
+        feature_level: Some(2),
+        certificate_days_left: Some(360),
     };
     let primary = v1::MemberStatus {
         name: "eu-north-1".into(),
@@ -90,6 +92,7 @@ pub fn world() -> World {
         ..Default::default()
     };
     let status = v1::StatusReply {
+        feature_level: Some(2),
         answered_by: 1,
         leader: Some(2),
         wall_ms: 1_767_323_045_678,

@@ -29,8 +29,8 @@ use crate::{
 struct Nothing;
 
 impl Machine for Nothing {
-    fn apply(&self, _: LogPosition, _: &[u8]) -> Vec<u8> {
-        Vec::new()
+    fn apply(&self, _: LogPosition, _: &[u8]) -> Result<Vec<u8>, String> {
+        Ok(Vec::new())
     }
     fn passed(&self, _at: LogPosition) {}
 

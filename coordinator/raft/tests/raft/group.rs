@@ -37,11 +37,11 @@ impl Journal {
 }
 
 impl Machine for Journal {
-    fn apply(&self, at: LogPosition, command: &[u8]) -> Vec<u8> {
+    fn apply(&self, at: LogPosition, command: &[u8]) -> Result<Vec<u8>, String> {
         let mut lines = self.lines.lock().unwrap();
         assert!(lines.last().is_none_or(|(last, _)| last.index < at.index), "{at} comes twice");
         lines.push((at, command.to_vec()));
-        lines.len().to_string().into_bytes()
+        Ok(lines.len().to_string().into_bytes())
     }
 
     fn passed(&self, _at: LogPosition) {}

@@ -23,6 +23,7 @@ pub fn status(node: &Node, only: Option<&str>) -> v1::StatusReply {
         wall_ms,
         coordinators: coordinators(node, &raft, inner.leadership.is_some()),
         clusters: clusters.map(|(_, cluster)| cluster_status(node, &inner, cluster, wall_ms)).collect(),
+        feature_level: Some(inner.state.level().into()),
     }
 }
 
@@ -41,6 +42,8 @@ fn coordinators(node: &Node, raft: &regent_raft::Status, leads: bool) -> Vec<v1:
             status.applied_index = raft.applied.map(|at| at.index);
             status.quorum_ack_age_ms = raft.quorum_ack_age_ms.filter(|_| leads);
             status.version = Some(env!("CARGO_PKG_VERSION").to_owned());
+            status.feature_level = Some(node.shared.level_max.into());
+            status.certificate_days_left = node.certificate_days_left();
             match raft.role {
                 "leader" => v1::CoordinatorRole::Leader,
                 "candidate" => v1::CoordinatorRole::Candidate,
@@ -50,6 +53,9 @@ fn coordinators(node: &Node, raft: &regent_raft::Status, leads: bool) -> Vec<v1:
             let news = node.peers.news(*id);
             let follower = raft.followers.get(&id.0);
             status.term = news.term;
+            status.feature_level = news.level.map(u32::from);
+            status.version = news.version;
+            status.certificate_days_left = news.certificate_days_left;
             status.applied_index = follower.and_then(|follower| follower.matched_index);
             let answered_ms = news.answered_ns.map(|at| now_ns.saturating_sub(at) / 1_000_000);
             let heard_ms = follower.and_then(|follower| follower.heard_age_ms);
