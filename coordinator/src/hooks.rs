@@ -81,6 +81,8 @@ fn name_of(operation: &Operation) -> String {
         Kind::Bootstrap => "bootstrap",
         Kind::Failover => "failover",
         Kind::Rejoin { .. } => "rejoin",
+        Kind::Switchover => "switchover",
+        Kind::Failback => "failback",
     };
     format!("{kind}:{}", crate::service::view::step_name(operation.step))
 }

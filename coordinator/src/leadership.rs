@@ -88,6 +88,7 @@ pub async fn tick(node: Arc<Node>) {
             wanted.extend(leases.settled(now_ns, state));
             wanted.extend(cooldowns.over(now_ns, state));
             wanted.extend(detector.tick(now_ns, state, node.config.peers.len()));
+            wanted.extend(detector.planned(now_ns, node.clock.wall_ms(), state));
             wanted
         };
         for body in wanted {

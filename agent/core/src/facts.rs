@@ -175,6 +175,8 @@ pub struct Worked {
     pub replay_ms: u64,
     /// `validate` result: address and time, ms.
     pub validated: Option<(String, u64)>,
+    /// The checkpoint's result.
+    pub checkpointed: Option<regent_types::CheckpointedEvidence>,
     /// The last step's failure.
     pub error: Option<String>,
 }

@@ -23,6 +23,8 @@ const GUARD_SILENT_MAX_MS: u64 = 20_000;
 /// a clone takes hours.
 const POLL_MIN: Duration = Duration::from_millis(5);
 const POLL_MAX: Duration = Duration::from_millis(100);
+/// The same within a switchover's write downtime, for as long as the old primary shuts down.
+const POLL_DRAIN: Duration = Duration::from_millis(10);
 /// Before a standby that has ended right after its start is started again; doubled each time, five times at most.
 const START_PAUSE: Duration = Duration::from_millis(200);
 
@@ -67,7 +69,9 @@ pub async fn run(app: &App, work: &Work) -> Outcome {
                 worked.replay_ms = ms_since(since);
             }
             sleep(poll).await;
-            poll = poll.mul_f32(1.5).min(POLL_MAX);
+            let longest =
+                if matches!(work.directive, Directive::Drain { .. }) { POLL_DRAIN } else { POLL_MAX };
+            poll = poll.mul_f32(1.5).min(longest);
             continue;
         }
         poll = POLL_MIN;

@@ -162,6 +162,7 @@ pub async fn perform(app: &App, step: &Step, worked: &mut Worked) -> Result<(), 
         Step::ValidateName { name, address, port, epoch } => {
             worked.validated = Some(validate::validate(config, name, address, *port, *epoch).await?);
         }
+        Step::Checkpoint(epoch) => worked.checkpointed = Some(primary::checkpoint(config, *epoch).await?),
         Step::Wait { .. } => unreachable!("waits are the loop's"),
     }
     Ok(())

@@ -3,7 +3,7 @@
 
 use std::{collections::BTreeSet, time::Duration};
 
-use regent_types::MemberName;
+use regent_types::{CheckpointedEvidence, Epoch, Lsn, MemberName, StandbyFacts};
 
 use super::{
     conf::{password, slot_name},
@@ -12,6 +12,36 @@ use super::{
 use crate::config::{Config, ROLE};
 
 const LIMIT: Duration = Duration::from_secs(10);
+/// A checkpoint writes everything that is dirty; the coordinator gives up sooner by its own deadline.
+const CHECKPOINT_LIMIT: Duration = Duration::from_secs(3600);
+
+/// The walsenders, after the checkpoint.
+const STREAMS: &str = "
+SELECT application_name, state, flush_lsn, replay_lsn, pg_current_wal_flush_lsn() FROM pg_stat_replication
+UNION ALL SELECT NULL, NULL, NULL, NULL, pg_current_wal_flush_lsn()";
+
+/// Writes a checkpoint and looks at whom the WAL goes to.
+pub async fn checkpoint(config: &Config, epoch: Epoch) -> Result<CheckpointedEvidence, PgError> {
+    let began = std::time::Instant::now();
+    let connection = local(config, LIMIT).await?;
+    connection.row("checkpoint", "CHECKPOINT", CHECKPOINT_LIMIT).await?;
+    let elapsed_ms = crate::clock::ms(began.elapsed());
+    let rows = connection.rows("look at the standbys", STREAMS, LIMIT).await?;
+    let write_lsn =
+        rows.iter().filter_map(|row| row.parse::<Lsn>(4)).max().ok_or_else(|| PgError::Local {
+            what: "look at the standbys".into(),
+            source: std::io::Error::other("the server did not say where its WAL ends"),
+        })?;
+    let standbys = rows.iter().filter_map(|row| {
+        Some(StandbyFacts {
+            member: MemberName::new(row.text(0)?).ok()?,
+            state: row.text(1)?.to_owned(),
+            flush_lsn: row.parse(2),
+            replay_lsn: row.parse(3),
+        })
+    });
+    Ok(CheckpointedEvidence { epoch, write_lsn, standbys: standbys.collect(), elapsed_ms })
+}
 
 /// A string literal that is read the same whatever `standard_conforming_strings` says.
 fn literal(text: &str) -> String {

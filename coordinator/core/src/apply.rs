@@ -40,13 +40,23 @@ impl State {
                 }
                 RequestKind::Pause => procedure::automation::pause(self, &mut change, request),
                 RequestKind::Resume => procedure::automation::resume(self, &mut change, request),
+                RequestKind::Switchover { to, readiness } => {
+                    procedure::switchover::request(self, &mut change, request, to.as_ref(), false, readiness)
+                }
+                RequestKind::Failback { readiness } => {
+                    procedure::switchover::request(self, &mut change, request, None, true, readiness)
+                }
+                RequestKind::Schedule { to, at_wall_ms } => {
+                    procedure::schedule::schedule(self, &mut change, request, to.as_ref(), *at_wall_ms)
+                }
+                RequestKind::Abort => procedure::switchover::abort(self, &mut change, request),
                 RequestKind::AssumeFenced => procedure::failover::assume_fenced(self, &mut change, request),
                 RequestKind::SetAutomation { automation } => {
                     procedure::automation::set_mode(self, &mut change, request, *automation)
                 }
                 RequestKind::Acknowledge => procedure::restraint::acknowledge(self, &mut change, request),
-                RequestKind::Approve { evidence } => {
-                    procedure::restraint::approve(self, &mut change, request, evidence)
+                RequestKind::Approve { evidence, readiness } => {
+                    procedure::restraint::approve(self, &mut change, request, evidence, readiness)
                 }
                 RequestKind::SetPolicy { .. } => procedure::policy::set(self, &mut change, request),
                 RequestKind::AddMember { .. } | RequestKind::RemoveMember { .. } => {
@@ -68,6 +78,19 @@ impl State {
             Body::Outcome { key, outcome } => procedure::outcome::outcome(self, &mut change, key, outcome),
             Body::StepOverdue { cluster, operation, step, epoch, after_ms } => {
                 procedure::outcome::overdue(self, &mut change, cluster, *operation, *step, *epoch, *after_ms)
+            }
+            Body::SwitchoverDue { cluster, at_wall_ms, expired, readiness } => {
+                procedure::schedule::due(self, &mut change, cluster, *at_wall_ms, *expired, readiness)
+            }
+            Body::FailbackReady { cluster, expected_epoch, target, readiness } => {
+                procedure::schedule::failback_ready(
+                    self,
+                    &mut change,
+                    cluster,
+                    *expected_epoch,
+                    target,
+                    readiness,
+                )
             }
             Body::SyncConfirmed { cluster, member, epoch, received_lsn } => {
                 procedure::rejoin::sync_confirmed(self, &mut change, cluster, member, *epoch, *received_lsn)

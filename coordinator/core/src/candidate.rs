@@ -145,6 +145,23 @@ pub enum VerdictReason {
         /// The policy.
         max_ms: u64,
     },
+    /// The old primary was not shut down cleanly: what it wrote last is not known to have been sent.
+    #[error("the old primary was not shut down cleanly in time: nothing says that it sent everything")]
+    UncleanShutdown,
+    /// It has not replayed the old primary's shutdown checkpoint.
+    #[error("replayed {}, the old primary's shutdown checkpoint is at {checkpoint}", or_unknown(*replayed))]
+    ShortOfShutdown {
+        /// As reported.
+        replayed: Option<Lsn>,
+        /// As the guard named it.
+        checkpoint: Lsn,
+    },
+    /// The planned change of primary is being undone.
+    #[error("{reason}")]
+    RolledBack {
+        /// Why.
+        reason: String,
+    },
 }
 
 /// The order of preference: fields from the most to the least important.
@@ -185,6 +202,31 @@ pub(crate) struct Choice<'a> {
     pub frozen_ms: Option<u64>,
     /// By member, what it lacked then in time.
     pub lag_ms: &'a BTreeMap<MemberName, u64>,
+    /// Of a planned change of primary: what its target must have.
+    pub handover: Option<Handover<'a>>,
+}
+
+/// What makes a target eligible in a planned change of primary.
+pub(crate) struct Handover<'a> {
+    /// The shutdown checkpoint that the old primary's guard named after a clean shutdown; `None` without one.
+    pub checkpoint: Option<Lsn>,
+    /// It is being undone.
+    pub rollback: Option<&'a str>,
+}
+
+impl Handover<'_> {
+    /// A replay position is the end of the last record replayed, a checkpoint's position its beginning: only a replay beyond
+    /// it has replayed it.
+    fn check(&self, report: &CandidateReport) -> Result<(), VerdictReason> {
+        if let Some(reason) = self.rollback {
+            return Err(VerdictReason::RolledBack { reason: reason.to_owned() });
+        }
+        let checkpoint = self.checkpoint.ok_or(VerdictReason::UncleanShutdown)?;
+        if report.replayed_lsn.is_some_and(|replayed| replayed > checkpoint) {
+            return Ok(());
+        }
+        Err(VerdictReason::ShortOfShutdown { replayed: report.replayed_lsn, checkpoint })
+    }
 }
 
 /// Chooses: the winner's report, and a verdict per member.
@@ -304,6 +346,9 @@ fn check_standby(choice: &Choice<'_>, report: &CandidateReport) -> Result<(), Ve
     let Some(record) = choice.cluster.history.last() else {
         return Err(VerdictReason::NotInSync { why: "the cluster has no history yet".into() });
     };
+    if let Some(handover) = &choice.handover {
+        handover.check(report)?;
+    }
     if report.form != DataForm::Standby {
         return Err(VerdictReason::Unusable { form: report.form });
     }
@@ -331,7 +376,11 @@ fn check_standby(choice: &Choice<'_>, report: &CandidateReport) -> Result<(), Ve
         });
     }
     let received = report.received_lsn.ok_or(VerdictReason::NoLsn)?;
-    if choice.consent == Some(&report.member) { Ok(()) } else { check_lag(choice, report, received) }
+    // A planned move has judged it by the shutdown checkpoint already, and lost nothing.
+    if choice.consent == Some(&report.member) || choice.handover.is_some() {
+        return Ok(());
+    }
+    check_lag(choice, report, received)
 }
 
 /// The bounds on what a promotion may lose, measured at the last contact with the primary and from fresh samples only.

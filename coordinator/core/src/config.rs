@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 use regent_types::{Automation, ClusterName, LeaseTerms, MemberName, Region};
 use serde::{Deserialize, Serialize};
 
+use crate::switch::{FailbackMode, Window};
+
 /// One member as configured.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MemberConfig {
@@ -64,10 +66,31 @@ pub struct Policy {
     /// An alert when the primary's disk would be full sooner than this at the present rate, ms; 0 is never.
     #[serde(default)]
     pub disk_full_alert_ms: u64,
+    /// Longest shutdown of the old primary in a switchover, and longest wait for what its target has replayed, ms; over
+    /// it, or without a clean shutdown, the old primary is appointed again.
+    #[serde(default = "switchover_timeout_ms")]
+    pub switchover_timeout_ms: u64,
+    /// How the cluster gets back to its preferred region.
+    #[serde(default)]
+    pub failback: FailbackMode,
+    /// How long a member there must have been in sync, ms.
+    #[serde(default = "failback_after_ms")]
+    pub failback_after_ms: u64,
+    /// When an automatic failback may start; at any time without one.
+    #[serde(default)]
+    pub failback_window: Option<Window>,
 }
 
 fn cooldown_default() -> u64 {
     3_600_000
+}
+
+fn switchover_timeout_ms() -> u64 {
+    30_000
+}
+
+fn failback_after_ms() -> u64 {
+    600_000
 }
 
 /// One cluster as configured.
@@ -90,6 +113,9 @@ pub struct ClusterConfig {
     /// How much happens by itself when the cluster is added; changed afterwards by an operator's request.
     #[serde(default = "automation_default")]
     pub automation: Automation,
+    /// Where the primary should be; the initial primary's region when it is not given.
+    #[serde(default)]
+    pub preferred_region: Option<Region>,
 }
 
 fn automation_default() -> Automation {
@@ -107,6 +133,12 @@ pub struct ConfigError {
 }
 
 impl ClusterConfig {
+    /// Where failback leads to.
+    pub fn preferred_region(&self) -> Option<&Region> {
+        let initial = || self.members.get(&self.initial_primary).map(|member| &member.region);
+        self.preferred_region.as_ref().or_else(initial)
+    }
+
     /// Checks every relation; `election_worst_ms` is the worst case of a Raft re-election (DESIGN section 5.8).
     pub fn check(&self, election_worst_ms: u64) -> Result<(), ConfigError> {
         let error = |field: &str, problem: String| {
@@ -138,6 +170,7 @@ impl ClusterConfig {
             ("validate_timeout", policy.validate_timeout_ms),
             ("rewind_timeout", policy.rewind_timeout_ms),
             ("rejoin_timeout", policy.rejoin_timeout_ms),
+            ("switchover_timeout", policy.switchover_timeout_ms),
         ];
         for (field, value) in positive {
             if value == 0 {
@@ -157,6 +190,22 @@ impl ClusterConfig {
                 policy.rejoin_timeout_ms, policy.rewind_timeout_ms
             );
             return error("rejoin_timeout", problem);
+        }
+        if let Some(region) = &self.preferred_region
+            && !self.members.values().any(|member| member.promotable && member.region == *region)
+        {
+            let problem = format!("{region} has no promotable member: failback could lead nowhere");
+            return error("preferred_region", problem);
+        }
+        if let Some(window) = &policy.failback_window {
+            let Window { days, from_minute, to_minute } = window;
+            if days.is_empty() || days.iter().any(|day| *day > 6) {
+                return error("failback_window", format!("days {days:?}: at least one of 0 (Monday) to 6"));
+            }
+            if *from_minute >= 1440 || *to_minute > 1440 || from_minute == to_minute {
+                let problem = format!("minutes {from_minute} to {to_minute}: two different times of a day");
+                return error("failback_window", problem);
+            }
         }
         if policy.lease.rho_ppm > 100_000 {
             return error("clock_drift_ppm", format!("{} is above 100000 (10 %)", policy.lease.rho_ppm));

@@ -62,4 +62,25 @@ pub enum EffectKind {
         /// The desired record.
         record: DnsRecord,
     },
+    /// A switchover's fence. Ask the guard and the target (`Drain`) at the same time: the target streams on while the old
+    /// primary shuts down, and its report travels beside the proof. Propose both as one `FenceProven`, without the target's
+    /// report when it has not come `timeout_ms` after the proof. When the bound passes first, prepare all candidates.
+    Handover {
+        /// The epoch to prove fenced.
+        epoch: Epoch,
+        /// Its member.
+        member: MemberName,
+        /// The instance that it is bound to.
+        instance: InstanceId,
+        /// That instance's boot.
+        boot: BootId,
+        /// Time for a fast shutdown, ms.
+        grace_ms: u64,
+        /// The target.
+        target: MemberName,
+        /// Longest wait for the target's report after the proof, ms.
+        timeout_ms: u64,
+        /// Whom to prepare when there is no acknowledgement.
+        candidates: Vec<MemberName>,
+    },
 }

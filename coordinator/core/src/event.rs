@@ -69,6 +69,16 @@ pub enum EventKind {
     AlertRaised,
     /// It does so no more.
     AlertCleared,
+    /// A switchover is kept for a wall time.
+    Scheduled,
+    /// A scheduled switchover will not start.
+    Unscheduled,
+    /// A failback waits for an operator's word.
+    ApprovalWanted,
+    /// The primary has written its checkpoint before a switchover.
+    Checkpointed,
+    /// A planned change of primary is being undone.
+    RollingBack,
 }
 
 /// One event, kept in the replicated state for `watch`.

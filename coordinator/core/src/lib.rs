@@ -32,6 +32,7 @@ mod proposal;
 mod rejection;
 mod request;
 mod state;
+mod switch;
 
 pub use apply::{Applied, Reply};
 pub use candidate::{Verdict, VerdictReason};
@@ -50,6 +51,7 @@ pub use operation::{Kind, Operation, OperationResult, Step, StepRecord, Trigger}
 pub use pending::{Pending, PendingWhy};
 pub use position::{Leadership, Position};
 pub use procedure::policy::differences;
+pub use procedure::precedence;
 pub use proof::{Certainty, FenceProof, FenceRecord};
 pub use proposal::{
     Body, Declare, Evidence as DeclareEvidence, LagEvidence, OperatorRequest, Proposal, RequestKind,
@@ -59,3 +61,4 @@ pub use request::{GroupNews, GroupRequest, GroupRequestKind};
 pub use state::{
     Alert, AlertKind, Appointment, Cluster, DnsRecord, EpochRecord, Established, State, SyncState,
 };
+pub use switch::{FailbackMode, MemberFacts, PendingFailback, Readiness, Scheduled, Window};

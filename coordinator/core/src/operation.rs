@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use regent_types::{InstanceId, MemberName, OperationId};
+use regent_types::{InstanceId, MemberName, OperationId, Region};
 use serde::{Deserialize, Serialize};
 
 use crate::{Appointment, Effect, FenceRecord, LossReport, Verdict, proposal::Evidence};
@@ -20,6 +20,17 @@ pub enum Kind {
         /// Which member.
         member: MemberName,
     },
+    /// Planned change of primary: nothing is lost.
+    Switchover,
+    /// A switchover back to the preferred region.
+    Failback,
+}
+
+impl Kind {
+    /// A planned change of primary.
+    pub fn is_planned(&self) -> bool {
+        matches!(self, Kind::Switchover | Kind::Failback)
+    }
 }
 
 /// What started an operation.
@@ -57,6 +68,16 @@ pub enum Trigger {
         /// Why.
         why: String,
     },
+    /// A scheduled switchover was due.
+    Schedule {
+        /// When, wall ms.
+        at_wall_ms: u64,
+    },
+    /// The preferred region has been in sync for long enough.
+    PreferredRegion {
+        /// Which region.
+        region: Region,
+    },
 }
 
 /// The steps of an operation, in order.
@@ -81,6 +102,8 @@ pub enum Step {
     Confirm,
     /// Ended.
     Done,
+    /// Switchover: the primary writes a checkpoint; nothing is fenced yet.
+    Checkpoint,
 }
 
 /// One finished or running step.
@@ -159,4 +182,7 @@ pub struct Operation {
     pub began_wall_ms: u64,
     /// When it ended, wall ms.
     pub ended_wall_ms: Option<u64>,
+    /// Why a planned change of primary is to be undone, once it is.
+    #[serde(default)]
+    pub rollback: Option<String>,
 }

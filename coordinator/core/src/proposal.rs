@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     AlertKind, ClusterConfig, FenceProof, GroupNews, GroupRequest, MemberConfig, Policy, Step, Trigger,
+    switch::Readiness,
 };
 
 /// One entry of the log.
@@ -136,6 +137,28 @@ pub enum Body {
         /// The level.
         level: u8,
     },
+    /// The leader's wall clock has reached a scheduled switchover.
+    SwitchoverDue {
+        /// The cluster.
+        cluster: ClusterName,
+        /// The scheduled time that was meant.
+        at_wall_ms: u64,
+        /// It could not start for too long: give it up.
+        expired: bool,
+        /// What the leader knows.
+        readiness: Box<Readiness>,
+    },
+    /// A member of the preferred region has been in sync for long enough.
+    FailbackReady {
+        /// The cluster.
+        cluster: ClusterName,
+        /// The epoch that was seen.
+        expected_epoch: Epoch,
+        /// To whom.
+        target: MemberName,
+        /// What the leader knows.
+        readiness: Box<Readiness>,
+    },
 }
 
 /// The detector's wish for an operation.
@@ -229,6 +252,9 @@ pub enum RequestKind {
     Approve {
         /// What the leader knew.
         evidence: Evidence,
+        /// The same for the guards of a failback.
+        #[serde(default)]
+        readiness: Box<Readiness>,
     },
     /// Change the policy.
     SetPolicy {
@@ -254,4 +280,25 @@ pub enum RequestKind {
         /// Its name.
         member: MemberName,
     },
+    /// Change the primary as planned, losing nothing.
+    Switchover {
+        /// To this member, or to the best one.
+        to: Option<MemberName>,
+        /// What the leader knew.
+        readiness: Box<Readiness>,
+    },
+    /// The same at a wall time.
+    Schedule {
+        /// To this member, or to the best one.
+        to: Option<MemberName>,
+        /// When, wall ms.
+        at_wall_ms: u64,
+    },
+    /// Switch over to the preferred region.
+    Failback {
+        /// What the leader knew.
+        readiness: Box<Readiness>,
+    },
+    /// Stop a planned change of primary before its appointment, or take a scheduled one back.
+    Abort,
 }

@@ -155,6 +155,28 @@ pub enum Rejection {
         /// Why.
         reason: String,
     },
+    /// Another operation runs, and the table of precedence says why it goes first.
+    #[error("operation {operation} is running (step {step:?}): {why}")]
+    Precedence {
+        /// Which.
+        operation: OperationId,
+        /// Where it is.
+        step: Step,
+        /// The table's reason.
+        why: String,
+    },
+    /// Guards of a planned change of primary say no.
+    #[error("refused by {}", guards.join("; "))]
+    GuardsSayNo {
+        /// `guard NAME (member): reason with both values`, one each.
+        guards: Vec<String>,
+    },
+    /// The scheduled time cannot be used.
+    #[error("at: {problem}")]
+    BadTime {
+        /// Why, with the values.
+        problem: String,
+    },
     /// The configuration is not acceptable.
     #[error(transparent)]
     Config(#[from] ConfigError),

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     Adoption, ClusterConfig, Cooldown, Effect, Event, FEATURE_LEVEL_FIRST, Forgotten, Group, LeaseInFlight,
-    Membership, Operation, Pending,
+    Membership, Operation, Pending, PendingFailback, Scheduled,
 };
 
 /// Newest events kept for `watch`.
@@ -201,6 +201,12 @@ pub struct Cluster {
     /// What needs an operator's eye now.
     #[serde(default)]
     pub alerts: Vec<Alert>,
+    /// A switchover that starts at a wall time.
+    #[serde(default)]
+    pub scheduled: Option<Scheduled>,
+    /// A failback that waits for an operator's word.
+    #[serde(default)]
+    pub pending_failback: Option<PendingFailback>,
 }
 
 fn resumed_default() -> Automation {

@@ -1,9 +1,13 @@
 //! Flags and arguments, with examples in every help text.
 
+mod planned;
+
 use std::{path::PathBuf, time::Duration};
 
 use clap::{Args, Parser, Subcommand, ValueEnum, builder::FalseyValueParser};
 use regent_types::{ClusterName, MemberName, RequestId};
+
+pub(crate) use planned::{PlannedArgs, SwitchoverArgs};
 
 const EXIT_CODES: &str = "\
 Exit codes:
@@ -128,6 +132,26 @@ pub(crate) enum Command {
                             enough: see `regentctl status`. Recorded in the history as an exception to promise 1."
     )]
     AssumeFenced(AssumeFencedArgs),
+    /// Change the primary as planned: nothing is lost, or it is rolled back.
+    #[command(
+        after_help = "Examples:\n  regentctl switchover gravl --reason 'kernel update in eu-north-1' --dry-run\n  \
+                            regentctl switchover gravl --reason 'kernel update' --to us-east-1 --yes\n  \
+                            regentctl switchover gravl --reason 'kernel update' --at 2026-11-23T02:00:00Z --yes\n\n\
+                            Only to a confirmed standby; refused with the name of every guard that says no. The old\n\
+                            primary is shut down cleanly, and the target must have replayed its shutdown checkpoint;\n\
+                            otherwise the old primary is appointed again. It is followed to its end unless --no-wait."
+    )]
+    Switchover(SwitchoverArgs),
+    /// Switch over to the preferred region, now.
+    #[command(
+        after_help = "Examples:\n  regentctl failback gravl --reason 'eu-north-1 is repaired' --dry-run\n  \
+                            regentctl failback gravl --reason 'eu-north-1 is repaired' --yes"
+    )]
+    Failback(PlannedArgs),
+    /// Stop a switchover or failback before its appointment, or take a scheduled one back.
+    #[command(after_help = "Examples:\n  regentctl abort gravl --reason 'wrong cluster' --dry-run\n  \
+                            regentctl abort gravl --reason 'wrong cluster'")]
+    Abort(AutomationArgs),
     /// List a cluster's operations, or show the report of one.
     #[command(after_help = "Examples:\n  regentctl history gravl\n  regentctl history gravl 7\n  \
                             regentctl history gravl 7 -o json | jq .loss_final")]

@@ -2,11 +2,11 @@
 
 use std::{collections::BTreeMap, net::IpAddr, time::Duration};
 
-use regent_core::{ClusterConfig, ConfigError, MemberConfig, Policy};
+use regent_core::{ClusterConfig, ConfigError, FailbackMode, MemberConfig, Policy};
 use regent_types::{Automation, ClusterName, LeaseTerms, MemberName, Region};
 use serde::Deserialize;
 
-use super::{EMBEDDED, refuse};
+use super::{EMBEDDED, refuse, window};
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -20,6 +20,7 @@ pub(super) struct ClusterTable {
     initial_primary: MemberName,
     #[serde(default = "default_automation")]
     automation: Automation,
+    preferred_region: Option<Region>,
     #[serde(default)]
     policy: PolicyTable,
     member: Vec<MemberTable>,
@@ -99,6 +100,12 @@ struct PolicyTable {
     max_lag: Option<Duration>,
     #[serde(deserialize_with = "time_or_off")]
     disk_full_alert: Option<Duration>,
+    #[serde(with = "humantime_serde")]
+    switchover_timeout: Duration,
+    failback: FailbackMode,
+    #[serde(with = "humantime_serde")]
+    failback_after: Duration,
+    failback_window: Option<window::Text>,
 }
 
 const OFF: &str = "off";
@@ -155,6 +162,10 @@ impl Default for PolicyTable {
             max_lag_bytes: Some(64 << 20),
             max_lag: Some(s(60)),
             disk_full_alert: Some(s(6 * 3600)),
+            switchover_timeout: s(30),
+            failback: FailbackMode::Approval,
+            failback_after: s(600),
+            failback_window: None,
         }
     }
 }
@@ -227,8 +238,13 @@ impl ClusterTable {
                 cooldown_ms: ms(policy.cooldown),
                 max_lag_ms: policy.max_lag.map(ms),
                 disk_full_alert_ms: policy.disk_full_alert.map_or(0, ms),
+                switchover_timeout_ms: ms(policy.switchover_timeout),
+                failback: policy.failback,
+                failback_after_ms: ms(policy.failback_after),
+                failback_window: policy.failback_window.map(|text| text.0),
             },
             automation: self.automation,
+            preferred_region: self.preferred_region,
             name,
         })
     }

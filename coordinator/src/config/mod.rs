@@ -9,6 +9,7 @@ mod file;
 mod route53;
 #[cfg(test)]
 mod tests;
+mod window;
 
 use std::{
     collections::BTreeMap,

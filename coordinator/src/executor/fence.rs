@@ -15,7 +15,7 @@ const BOUND_POLL: Duration = Duration::from_millis(20);
 /// After a refusal of the guard, before it is asked again.
 const ASK_PAUSE: Duration = Duration::from_millis(500);
 /// With no candidate answering for this long the proof is proposed alone, and the core moves on to *Choose*.
-const CANDIDATES_TIMEOUT: Duration = Duration::from_secs(10);
+pub(super) const CANDIDATES_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// What is to be fenced.
 pub(super) struct Order {
@@ -26,7 +26,20 @@ pub(super) struct Order {
 }
 
 pub(super) async fn run(context: &Context, key: &EffectKey, order: Order) {
-    let mut attempt = 0;
+    run_from(context, key, order, 0).await;
+}
+
+/// The first proof of any kind; `None` when the effect or the leadership is gone.
+pub(super) async fn prove(context: &Context, key: &EffectKey, order: &Order) -> Option<FenceProof> {
+    tokio::select! {
+        proof = acknowledged(context, key, order) => Some(proof),
+        proof = expired(context, key) => proof,
+    }
+}
+
+/// As [`run`], after so many attempts by somebody else.
+pub(super) async fn run_from(context: &Context, key: &EffectKey, order: Order, attempts: u32) {
+    let mut attempt = attempts;
     while context.wanted(key) {
         // A second preparation needs a key of its own, or the agent repeats its first report.
         attempt += 1;

@@ -7,6 +7,7 @@
 mod ask;
 mod collect;
 mod fence;
+mod handover;
 mod prepare;
 mod redirect;
 
@@ -125,6 +126,10 @@ async fn perform(context: Context, effect: Effect) {
         EffectKind::Fence { epoch, member, grace_ms, candidates, .. } => {
             fence::run(&context, &key, fence::Order { epoch, member, grace_ms, candidates }).await;
         }
+        EffectKind::Handover { epoch, member, grace_ms, target, timeout_ms, candidates, .. } => {
+            let fence = fence::Order { epoch, member, grace_ms, candidates };
+            handover::run(&context, &key, handover::Handover { fence, target, timeout_ms }).await;
+        }
         EffectKind::Collect { epoch, member, candidates } => {
             collect::run(&context, &key, epoch, &member, &candidates).await;
         }
@@ -138,6 +143,7 @@ async fn perform(context: Context, effect: Effect) {
 fn name(kind: &EffectKind) -> &'static str {
     match kind {
         EffectKind::Fence { .. } => "fence",
+        EffectKind::Handover { .. } => "handover",
         EffectKind::Collect { .. } => "collect",
         EffectKind::Agent { directive, .. } => directive.name(),
         EffectKind::Redirect { .. } => "redirect",

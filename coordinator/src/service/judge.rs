@@ -133,7 +133,8 @@ impl Operators {
             let known = known.ok_or_else(|| Status::not_found(format!("there is no cluster {name}")))?;
             inner.detector.evidence(self.node.clock.now_ns(), known)
         };
-        let request = self.request(&caller, &common, RequestKind::Approve { evidence })?;
+        let readiness = self.readiness(&cluster_name(&message.cluster)?)?;
+        let request = self.request(&caller, &common, RequestKind::Approve { evidence, readiness })?;
         let applied = self.ask(request, common.dry_run).await?;
         let text = applied.events.first().map_or_else(
             || "answered as before: the same request id was approved already".to_owned(),

@@ -7,6 +7,7 @@ mod judge;
 mod operator;
 mod peer;
 mod relay;
+mod switch;
 pub mod view;
 
 use std::{sync::Arc, time::Duration};

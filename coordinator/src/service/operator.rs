@@ -5,11 +5,12 @@ use std::{pin::Pin, sync::Arc, time::Duration};
 
 use regent_core::{Body, OperatorRequest, RequestKind};
 use regent_proto::v1::{
-    AcknowledgeReply, AcknowledgeRequest, ApproveReply, ApproveRequest, AssumeFencedReply,
-    AssumeFencedRequest, AutomationReply, AutomationRequest, Event, FailoverReply, FailoverRequest,
-    HistoryReply, HistoryRequest, OperationReport, OperationRequest, SetAutomationReply,
-    SetAutomationRequest, StatusReply, StatusRequest, WatchRequest, failover_reply::Answer,
-    operator_service_client::OperatorServiceClient, operator_service_server::OperatorService,
+    AbortReply, AbortRequest, AcknowledgeReply, AcknowledgeRequest, ApproveReply, ApproveRequest,
+    AssumeFencedReply, AssumeFencedRequest, AutomationReply, AutomationRequest, Event, FailoverReply,
+    FailoverRequest, HistoryReply, HistoryRequest, OperationReport, OperationRequest, SetAutomationReply,
+    SetAutomationRequest, StatusReply, StatusRequest, SwitchoverReply, SwitchoverRequest, WatchRequest,
+    failover_reply::Answer, operator_service_client::OperatorServiceClient,
+    operator_service_server::OperatorService,
 };
 use regent_types::{ClusterName, CoordinatorId, Epoch, MemberName, OperationId, RequestId};
 use tokio::sync::mpsc;
@@ -72,7 +73,10 @@ impl Operators {
 
     /// What the leader says to somebody who looks; `None` when this node's own state must do. A follower may be an entry
     /// behind: asked first, it would not know the operation whose number the same operator was just given.
-    async fn leaders_answer<T>(&self, call: impl Future<Output = Answered<T>>) -> Option<Answered<T>> {
+    pub(super) async fn leaders_answer<T>(
+        &self,
+        call: impl Future<Output = Answered<T>>,
+    ) -> Option<Answered<T>> {
         match self.in_time(STATUS_TIMEOUT, call).await {
             Ok(reply) => Some(Ok(reply)),
             Err(status) if status.code() == tonic::Code::NotFound => Some(Err(status)),
@@ -218,7 +222,7 @@ pub(super) fn cluster_name(value: &str) -> Result<ClusterName, Status> {
     ClusterName::new(value).map_err(|error| Status::invalid_argument(format!("cluster: {error}")))
 }
 
-fn member_name(field: &str, value: Option<&str>) -> Result<Option<MemberName>, Status> {
+pub(super) fn member_name(field: &str, value: Option<&str>) -> Result<Option<MemberName>, Status> {
     let parsed = value.map(MemberName::new).transpose();
     parsed.map_err(|error| Status::invalid_argument(format!("{field}: {error}")))
 }
@@ -420,5 +424,15 @@ impl OperatorService for Operators {
         };
         let operation = cluster.operation(OperationId(message.id)).ok_or_else(missing)?;
         Ok(Response::new(view::report(cluster, operation, self.node.clock.wall_ms())))
+    }
+
+    async fn switchover(&self, request: Request<SwitchoverRequest>) -> Answered<SwitchoverReply> {
+        let caller = self.gate.operator(&request)?;
+        self.switch_over(caller, request.into_inner()).await
+    }
+
+    async fn abort(&self, request: Request<AbortRequest>) -> Answered<AbortReply> {
+        let caller = self.gate.operator(&request)?;
+        self.stop_planned(caller, request.into_inner()).await
     }
 }

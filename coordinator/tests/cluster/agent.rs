@@ -223,19 +223,27 @@ impl Agent {
                     clean: true,
                 })
             }
-            Directive::Prepare { fenced } => Evidence::Prepared(CandidateReport {
-                member: member.clone(),
-                instance: self.instance,
-                boot: boot(),
-                received_lsn: Some(self.lsn),
-                replayed_lsn: Some(self.lsn),
-                timeline: Some(self.timeline),
-                system_id: Some(SYSTEM),
-                form: self.form,
-                lineage: self.lineage,
-                promises_closed: fenced,
-                refused: None,
-                stamp_ns: now_ns(),
+            Directive::Prepare { fenced } | Directive::Drain { fenced, .. } => {
+                Evidence::Prepared(CandidateReport {
+                    member: member.clone(),
+                    instance: self.instance,
+                    boot: boot(),
+                    received_lsn: Some(self.lsn),
+                    replayed_lsn: Some(self.lsn),
+                    timeline: Some(self.timeline),
+                    system_id: Some(SYSTEM),
+                    form: self.form,
+                    lineage: self.lineage,
+                    promises_closed: fenced,
+                    refused: None,
+                    stamp_ns: now_ns(),
+                })
+            }
+            Directive::Checkpoint { epoch } => Evidence::Checkpointed(regent_types::CheckpointedEvidence {
+                epoch,
+                write_lsn: self.lsn,
+                standbys: Vec::new(),
+                elapsed_ms: 1,
             }),
             Directive::Promote { epoch, instance, .. } => {
                 if instance != self.instance {

@@ -57,6 +57,10 @@ impl From<Directive> for v1::Directive {
                 standby_of: standby_of.map(Into::into),
             }),
             Directive::Disown { epoch } => Proto::Disown(directive::Disown { epoch: epoch.0 }),
+            Directive::Checkpoint { epoch } => Proto::Checkpoint(v1::CheckpointDirective { epoch: epoch.0 }),
+            Directive::Drain { fenced, timeout_ms } => {
+                Proto::Drain(v1::DrainDirective { fenced: fenced.0, timeout_ms })
+            }
         };
         Self { directive: Some(directive) }
     }
@@ -92,6 +96,8 @@ impl TryFrom<v1::Directive> for Directive {
                 standby_of: optional(adopt.standby_of, "adopt.standby_of")?,
             },
             Proto::Disown(disown) => Self::Disown { epoch: Epoch(disown.epoch) },
+            Proto::Checkpoint(checkpoint) => Self::Checkpoint { epoch: Epoch(checkpoint.epoch) },
+            Proto::Drain(drain) => Self::Drain { fenced: Epoch(drain.fenced), timeout_ms: drain.timeout_ms },
         })
     }
 }

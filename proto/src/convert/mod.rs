@@ -10,6 +10,7 @@ mod loss;
 mod outcome;
 mod report;
 mod session;
+mod switch;
 
 #[cfg(test)]
 mod earlier;

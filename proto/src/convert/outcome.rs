@@ -50,6 +50,7 @@ impl From<Evidence> for v1::Evidence {
                 Proto::Redirected(evidence::Redirected { provider, changed })
             }
             Evidence::Claimed { text } => Proto::Claimed(text),
+            Evidence::Checkpointed(checkpointed) => Proto::Checkpointed(checkpointed.into()),
         };
         Self { evidence: Some(evidence) }
     }
@@ -73,6 +74,7 @@ impl TryFrom<v1::Evidence> for Evidence {
                 changed: redirected.changed,
             },
             Proto::Claimed(text) => Self::Claimed { text: filled(text, "claimed")? },
+            Proto::Checkpointed(checkpointed) => Self::Checkpointed(part(checkpointed, "checkpointed")?),
         })
     }
 }

@@ -234,6 +234,17 @@ fn every_outcome_round_trips() {
         Evidence::Promoted(promoted),
         Evidence::Validated { address: "127.0.0.2".into(), elapsed_ms: 4 },
         Evidence::Redirected { provider: "embedded".into(), changed: true },
+        Evidence::Checkpointed(CheckpointedEvidence {
+            epoch: Epoch(4),
+            write_lsn: Lsn(9),
+            standbys: vec![StandbyFacts {
+                member: MemberName::new("b").unwrap(),
+                state: "streaming".into(),
+                flush_lsn: Some(Lsn(9)),
+                replay_lsn: None,
+            }],
+            elapsed_ms: 12,
+        }),
     ];
     let completeness =
         [SalvageCompleteness::Complete, SalvageCompleteness::Partial { reason: "segment missing".into() }];
@@ -281,6 +292,8 @@ fn every_directive_round_trips() {
             rewind_timeout_ms: 60_000,
         },
         Directive::Validate { name: "gravl.db".into(), address: "10.0.0.2".into(), port: 1, epoch: Epoch(5) },
+        Directive::Checkpoint { epoch: Epoch(4) },
+        Directive::Drain { fenced: Epoch(4), timeout_ms: 30_000 },
     ];
     for directive in directives {
         for grant in

@@ -96,6 +96,20 @@ pub enum Directive {
         /// The epoch written into the marker row.
         epoch: Epoch,
     },
+    /// To the primary, before a switchover fences it: write a checkpoint, so that its shutdown is short, and say which
+    /// standbys stream ([`crate::Evidence::Checkpointed`]). It goes on writing.
+    Checkpoint {
+        /// The primary's epoch.
+        epoch: Epoch,
+    },
+    /// To a switchover's target, while the old primary shuts down: stream on until the shutdown has ended the stream,
+    /// replay everything, then stop the receiver and report as after a `Prepare` ([`crate::Evidence::Prepared`]).
+    Drain {
+        /// The epoch being fenced.
+        fenced: Epoch,
+        /// Longest wait for the stream's end and for replay; over it the report says what is there, ms.
+        timeout_ms: u64,
+    },
     /// Take over data that was made without Regent: check what it is and write down that it belongs to `epoch`'s history.
     /// Starts nothing. Answered with [`crate::Evidence::Claimed`].
     Adopt {
@@ -132,9 +146,10 @@ impl Directive {
             Directive::Fence { epoch, .. }
             | Directive::Promote { epoch, .. }
             | Directive::Validate { epoch, .. }
+            | Directive::Checkpoint { epoch }
             | Directive::Adopt { epoch, .. }
             | Directive::Disown { epoch } => *epoch,
-            Directive::Prepare { fenced } => *fenced,
+            Directive::Prepare { fenced } | Directive::Drain { fenced, .. } => *fenced,
             Directive::Rejoin { upstream, .. } => upstream.epoch,
         }
     }
@@ -149,6 +164,8 @@ impl Directive {
             Directive::Validate { .. } => "validate",
             Directive::Adopt { .. } => "adopt",
             Directive::Disown { .. } => "disown",
+            Directive::Checkpoint { .. } => "checkpoint",
+            Directive::Drain { .. } => "drain",
         }
     }
 }

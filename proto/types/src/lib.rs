@@ -22,7 +22,8 @@ pub use ids::{
 };
 pub use numbers::{Epoch, Lsn, LsnError, SystemId, Timeline};
 pub use outcome::{
-    CandidateReport, Evidence, FencedEvidence, Outcome, PromotedEvidence, RejoinMethod, RejoinedEvidence,
+    CandidateReport, CheckpointedEvidence, Evidence, FencedEvidence, Outcome, PromotedEvidence, RejoinMethod,
+    RejoinedEvidence,
 };
 pub use policy::{Automation, LeaseTerms};
 pub use report::{

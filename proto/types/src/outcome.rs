@@ -53,6 +53,21 @@ pub enum Evidence {
         /// What was found and written.
         text: String,
     },
+    /// The primary has written a checkpoint.
+    Checkpointed(CheckpointedEvidence),
+}
+
+/// A primary's checkpoint before a switchover, and whom it sends its WAL to.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CheckpointedEvidence {
+    /// Its epoch.
+    pub epoch: Epoch,
+    /// Its WAL after the checkpoint.
+    pub write_lsn: Lsn,
+    /// Its standbys, seen after the checkpoint.
+    pub standbys: Vec<crate::StandbyFacts>,
+    /// How long the checkpoint took, ms.
+    pub elapsed_ms: u64,
 }
 
 /// A guard's answer to `fence`.

@@ -5,6 +5,8 @@
 //! done that could still take effect) or in `Unknown`.
 
 mod adopt;
+mod checkpoint;
+mod drain;
 mod fence;
 mod prepare;
 mod promote;
@@ -31,6 +33,8 @@ pub enum Wait {
     Replay,
     /// The standby streams.
     Streaming,
+    /// The old primary's shutdown ends the stream.
+    Drained,
 }
 
 /// How long each wait may take, ms.
@@ -46,6 +50,8 @@ pub struct Limits {
     pub lease_ms: u64,
     /// [`Wait::Streaming`].
     pub streaming_ms: u64,
+    /// [`Wait::Streaming`] of a switchover's target that is between two streams when it is asked.
+    pub stream_gap_ms: u64,
 }
 
 impl Default for Limits {
@@ -56,6 +62,7 @@ impl Default for Limits {
             replay_idle_ms: 5_000,
             lease_ms: 60_000,
             streaming_ms: 90_000,
+            stream_gap_ms: 2_000,
         }
     }
 }
@@ -150,6 +157,8 @@ pub enum Step {
         /// The epoch written.
         epoch: Epoch,
     },
+    /// `CHECKPOINT` on the primary, and a look at whom it streams to, into [`crate::Worked::checkpointed`].
+    Checkpoint(Epoch),
     /// Look again soon.
     Wait {
         /// What for.
@@ -218,6 +227,8 @@ pub fn plan(work: &Work, facts: &Facts, limits: &Limits) -> Next {
                 epoch: *epoch,
             }),
         },
+        Directive::Checkpoint { epoch } => checkpoint::plan(*epoch, facts),
+        Directive::Drain { fenced, timeout_ms } => drain::plan(*fenced, *timeout_ms, facts, limits),
     }
 }
 

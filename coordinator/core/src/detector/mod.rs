@@ -8,6 +8,7 @@ mod alert;
 mod hearing;
 mod members;
 mod overdue;
+mod planned;
 mod position;
 mod sync;
 mod trigger;
@@ -64,6 +65,8 @@ pub struct Detector {
     relays_ns: BTreeMap<CoordinatorId, u64>,
     watches: BTreeMap<ClusterName, StepWatch>,
     refusals: BTreeMap<ClusterName, String>,
+    /// Since when a member of the preferred region has been in sync, at which epoch.
+    preferred_since: BTreeMap<ClusterName, (Epoch, u64)>,
 }
 
 impl Detector {

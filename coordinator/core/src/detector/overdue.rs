@@ -77,6 +77,10 @@ impl Detector {
         let (deadline_ms, from_ns) = match operation.step {
             Step::Promote => (policy.promote_timeout_ms, watch.since_ns),
             Step::Validate => (policy.validate_timeout_ms, watch.since_ns),
+            Step::Checkpoint => (policy.switchover_timeout_ms, watch.since_ns),
+            // A planned move that can appoint nobody becomes a failover, and not sooner than silence would have begun one:
+            // the old primary may come back, and then nothing is lost.
+            Step::Choose if operation.kind.is_planned() => (policy.partition_timeout_ms, watch.since_ns),
             Step::Rebuild => {
                 let memory = self.memory(name, operation.target.as_ref()?);
                 let progress_ns = memory.and_then(|memory| memory.progress.as_ref()).map(|(_, at_ns)| *at_ns);

@@ -8,11 +8,13 @@ use regent_types::{Automation, MemberName};
 use super::{
     Change,
     automation::{remember, seen},
-    check_epoch, check_interruptible, cluster,
+    check_epoch, cluster,
     failover::{begin_fence, promote_first},
+    precedence::{self, Proposed, Running},
     rejoin::begin_rejoin,
     restraint,
     steps::{self, Start},
+    switchover::take_over,
 };
 use crate::{
     Cluster, Declare, EventKind, Kind, OperationResult, OperatorRequest, Rejection, RequestKind, State, Step,
@@ -27,7 +29,9 @@ pub(crate) fn declare(state: &mut State, change: &mut Change, declare: &Declare)
     match &declare.trigger {
         Trigger::Bootstrap => bootstrap(cluster, change, declare),
         Trigger::NotInSync { .. } => begin_rejoin(cluster, change, declare),
-        Trigger::Operator => Err(Rejection::NotWaiting),
+        Trigger::Operator | Trigger::Schedule { .. } | Trigger::PreferredRegion { .. } => {
+            Err(Rejection::NotWaiting)
+        }
         Trigger::Partition { .. }
         | Trigger::PostgresDown { .. }
         | Trigger::DiskFailure { .. }
@@ -95,7 +99,7 @@ fn automatic_failover(
     {
         return Err(Rejection::NotPrimary { member: declare.member.clone(), epoch: cluster.epoch });
     }
-    check_interruptible(cluster)?;
+    precedence::check(cluster, Proposed::AutomaticFailover)?;
     let restrained = restraint::restrained(cluster);
     // After a restart of its guard the primary itself can be re-appointed.
     let restarted = matches!(declare.trigger, Trigger::InstanceChanged { .. });
@@ -116,8 +120,8 @@ fn automatic_failover(
         reason,
         evidence: declare.evidence.clone(),
     };
-    supersede(cluster, change, &start.reason);
-    steps::begin(cluster, change, start);
+    let by = start.reason.clone();
+    take_over(cluster, change, start, &by);
     if !restarted {
         restraint::begin_cooldown(cluster, change);
     } else if restrained.is_some() {
@@ -158,7 +162,7 @@ pub(crate) fn request_failover(
             return Err(Rejection::AlreadyPrimary { member: member.clone(), epoch: cluster.epoch });
         }
     }
-    check_interruptible(cluster)?;
+    precedence::check(cluster, Proposed::OperatorFailover)?;
     check_candidates(cluster, evidence, to.as_ref())?;
     let start = Start {
         kind: Kind::Failover,
@@ -167,8 +171,7 @@ pub(crate) fn request_failover(
         reason: request.reason.clone(),
         evidence: evidence.clone(),
     };
-    supersede(cluster, change, &format!("an operator's failover ({})", request.reason));
-    steps::begin(cluster, change, start);
+    take_over(cluster, change, start, &format!("an operator's failover ({})", request.reason));
     let operation = super::running(cluster);
     operation.wanted = to.clone();
     operation.consent = consent_to_loss.clone();
@@ -241,13 +244,16 @@ pub(super) fn check_candidates(
     Err(Rejection::NoCandidate { reasons: reasons.join("; ") })
 }
 
-/// Ends a running operation that gives way; [`check_interruptible`] has said that it may.
+/// Ends a running operation that gives way; [`precedence`] has said that it may.
 pub(crate) fn supersede(cluster: &mut Cluster, change: &mut Change, by: &str) {
     let Some(operation) = &cluster.operation else { return };
     let result = match operation.kind {
+        Kind::Switchover | Kind::Failback if precedence::running(cluster) != Running::Verified => {
+            OperationResult::Aborted { reason: format!("gave way to: {by}") }
+        }
         Kind::Rejoin { .. } => OperationResult::Aborted { reason: format!("gave way to: {by}") },
         // The promotion itself was verified.
-        Kind::Bootstrap | Kind::Failover => {
+        Kind::Bootstrap | Kind::Failover | Kind::Switchover | Kind::Failback => {
             let warning = format!("cut short in {:?} by: {by}", operation.step);
             OperationResult::Done { warning: Some(warning) }
         }
@@ -267,7 +273,11 @@ pub(super) fn describe(trigger: &Trigger, member: &MemberName) -> String {
         Trigger::InstanceChanged { bound, found } => {
             format!("the guard of {member} restarted: instance {bound} is gone, {found} is there")
         }
-        Trigger::Bootstrap | Trigger::Operator | Trigger::NotInSync { .. } => String::new(),
+        Trigger::Bootstrap
+        | Trigger::Operator
+        | Trigger::NotInSync { .. }
+        | Trigger::Schedule { .. }
+        | Trigger::PreferredRegion { .. } => String::new(),
     }
 }
 
@@ -283,5 +293,7 @@ fn name(kind: &Kind) -> &'static str {
         Kind::Bootstrap => "bootstrap",
         Kind::Failover => "failover",
         Kind::Rejoin { .. } => "rejoin",
+        Kind::Switchover => "switchover",
+        Kind::Failback => "failback",
     }
 }

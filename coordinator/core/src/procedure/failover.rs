@@ -20,8 +20,10 @@ use super::{
     automation::{remember, seen},
     check_effect, check_epoch, cluster,
     declare::declared,
+    precedence::{self, Proposed},
     restraint, running,
     steps::{add_effect, enter, retire, retire_all},
+    switchover,
 };
 use crate::{
     Appointment, Cluster, EffectKind, EventKind, FenceProof, FenceRecord, LossReport, LossUpperBound,
@@ -55,12 +57,18 @@ fn fence(cluster: &mut Cluster, change: &mut Change, from: &Appointment) {
     add_effect(cluster, change, from.epoch, kind);
 }
 
-fn candidates(cluster: &Cluster, except: &MemberName) -> Vec<MemberName> {
+pub(super) fn candidates(cluster: &Cluster, except: &MemberName) -> Vec<MemberName> {
     let members = cluster.config.members.iter();
     members
         .filter(|(name, member)| member.promotable && *name != except)
         .map(|(name, _)| name.clone())
         .collect()
+}
+
+/// Asks for a proof of the current appointment's fence once more.
+pub(super) fn fence_again(cluster: &mut Cluster, change: &mut Change) {
+    let bound = cluster.appointment.clone().expect("checked: there is an appointment");
+    fence(cluster, change, &bound);
 }
 
 /// The executor has a proof.
@@ -73,7 +81,7 @@ pub(crate) fn fence_proven(
 ) -> Result<(), Rejection> {
     let cluster = cluster(state, &key.cluster)?;
     let (_, effect) = check_effect(cluster, key)?;
-    if !matches!(effect.kind, EffectKind::Fence { .. }) {
+    if !matches!(effect.kind, EffectKind::Fence { .. } | EffectKind::Handover { .. }) {
         return Err(Rejection::StaleEffect { key: key.clone() });
     }
     let bound = cluster.appointment.clone().ok_or(Rejection::NoPrimary)?;
@@ -83,6 +91,12 @@ pub(crate) fn fence_proven(
         return Err(Rejection::BadProof { reason });
     }
     authority::check_proof(&bound, proof, change.at.leadership)?;
+    // Of the target of a planned move whose promotion failed, any proof will do: the old primary comes back.
+    let ends_old = running(cluster).from.as_ref().is_some_and(|from| from.epoch == bound.epoch);
+    if running(cluster).kind.is_planned() && ends_old && !matches!(proof, FenceProof::Acknowledged(_)) {
+        let reason = format!("the old primary did not acknowledge ({})", proof.name());
+        switchover::becomes_failover(cluster, change, &reason);
+    }
     retire(cluster, key);
     record_proof(cluster, change, &bound, proof.clone());
     enter(running(cluster), change, Step::Choose, proof.name().to_owned());
@@ -212,6 +226,10 @@ fn choose(
         // A clean shutdown says where the WAL ends.
         frozen_ms: operation.evidence.lag.frozen_ms.filter(|_| shut_down_at(operation).is_none()),
         lag_ms: &operation.evidence.lag.by_member_ms,
+        handover: operation.kind.is_planned().then(|| candidate::Handover {
+            checkpoint: shut_down_at(operation),
+            rollback: operation.rollback.as_deref(),
+        }),
     };
     let primary_lsn = choice.primary_lsn;
     let (winner, verdicts) = candidate::choose(&choice, reports);
@@ -222,12 +240,26 @@ fn choose(
     let summary = summary.join("; ");
     match winner {
         Some(winner) => {
+            let reason = rolled_back_by(operation, &winner.member);
             operation.loss = loss(operation, change, &winner, primary_lsn);
             retire_all(cluster);
+            if let Some(reason) = reason {
+                switchover::roll_back(cluster, change, &reason);
+            }
             appoint(cluster, change, &winner, summary);
         }
         None => wait(cluster, change, &bound, summary),
     }
+}
+
+/// Why a planned move ends where it began, if it does: what became of its target.
+fn rolled_back_by(operation: &Operation, winner: &MemberName) -> Option<String> {
+    let from =
+        operation.from.as_ref().filter(|from| operation.kind.is_planned() && from.member == *winner)?;
+    let target = operation.wanted.as_ref()?;
+    let verdict = operation.verdicts.iter().find(|verdict| verdict.member == *target);
+    let why = verdict.map_or_else(|| "no report".to_owned(), |verdict| verdict.reason.to_string());
+    Some(format!("{target} is not appointed ({why}): back to {}", from.member))
 }
 
 /// The end of the old primary's WAL, when its guard has shut it down cleanly.
@@ -244,9 +276,14 @@ fn loss(
     winner: &CandidateReport,
     primary_lsn: Option<Lsn>,
 ) -> LossReport {
-    let Some(from) = operation.from.as_ref().filter(|_| operation.kind == Kind::Failover) else {
+    let changes_primary = matches!(operation.kind, Kind::Failover | Kind::Switchover | Kind::Failback);
+    let Some(from) = operation.from.as_ref().filter(|_| changes_primary) else {
         return LossReport::NotApplicable;
     };
+    if operation.kind.is_planned() && winner.member != from.member {
+        // It has replayed the shutdown checkpoint, or it would not be eligible.
+        return LossReport::None;
+    }
     let upper = |primary_lsn: Option<Lsn>, received_lsn: Option<Lsn>, exposed_ms| {
         let bytes_at_last_contact = primary_lsn.zip(received_lsn).map(|(p, r)| p.bytes_since(r));
         LossReport::UpperBound(LossUpperBound {
@@ -354,6 +391,16 @@ pub(crate) fn send_promote(cluster: &mut Cluster, change: &mut Change, initializ
 /// the old one included, is named.
 pub(crate) fn promotion_failed(cluster: &mut Cluster, change: &mut Change, reason: &str) {
     let bound = cluster.appointment.clone().expect("checked: there is an appointment");
+    let operation = running(cluster);
+    let back = operation.from.as_ref().is_some_and(|from| from.member == bound.member);
+    if operation.kind.is_planned() && back {
+        // The old primary cannot come back: whoever can take over now does, and its loss is counted.
+        let reason = format!("{} could not come back at epoch {}: {reason}", bound.member, bound.epoch);
+        switchover::becomes_failover(cluster, change, &reason);
+        running(cluster).excluded.insert((bound.member.clone(), bound.instance));
+        fence(cluster, change, &bound);
+        return;
+    }
     retire_all(cluster);
     let text = format!("{} at epoch {}: {reason}", bound.member, bound.epoch);
     change.event(
@@ -382,8 +429,14 @@ pub(crate) fn assume_fenced(
     }
     check_epoch(cluster, request.expected_epoch)?;
     let bound = cluster.appointment.clone().ok_or(Rejection::NoPrimary)?;
-    let operation = cluster.operation.as_ref().filter(|operation| operation.step == Step::Fence);
-    let id = operation.ok_or(Rejection::NotWaiting)?.id;
+    precedence::check(cluster, Proposed::AssumeFenced)?;
+    if running(cluster).step != Step::Fence {
+        return Err(Rejection::NotWaiting);
+    }
+    if running(cluster).kind.is_planned() {
+        switchover::becomes_failover(cluster, change, "an operator takes the old primary for fenced");
+    }
+    let id = running(cluster).id;
     let proof = FenceProof::Operator { actor: request.actor.clone(), reason: request.reason.clone() };
     retire_all(cluster);
     record_proof(cluster, change, &bound, proof);

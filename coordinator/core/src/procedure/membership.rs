@@ -94,6 +94,8 @@ fn begin(
         lease_in_flight: None,
         adoption: adopt.map(|system_id| Adoption { system_id, standbys }),
         alerts: Vec::new(),
+        scheduled: None,
+        pending_failback: None,
     };
     let how = match adopt {
         Some(system_id) => format!(", taking over running servers of system {system_id}"),

@@ -6,20 +6,24 @@ pub(crate) mod automation;
 pub(crate) mod declare;
 pub(crate) mod failover;
 pub(crate) mod group;
+mod guards;
 pub(crate) mod level;
 pub(crate) mod members;
 pub(crate) mod membership;
 pub(crate) mod outcome;
 pub(crate) mod policy;
+pub mod precedence;
 pub(crate) mod redirect;
 pub(crate) mod rejoin;
 pub(crate) mod restraint;
+pub(crate) mod schedule;
 mod steps;
+pub(crate) mod switchover;
 
 use regent_types::{ClusterName, EffectKey, Epoch, MemberName, OperationId};
 
 use crate::{
-    Applied, Cluster, Effect, Event, EventKind, Operation, Position, Proposal, Rejection, State, Step, state,
+    Applied, Cluster, Effect, Event, EventKind, Operation, Position, Proposal, Rejection, State, state,
 };
 
 /// What one entry changes, collected while it is applied.
@@ -120,18 +124,4 @@ pub(crate) fn check_epoch(cluster: &Cluster, expected: Epoch) -> Result<(), Reje
 /// The running operation of a procedure that has just checked for it.
 pub(crate) fn running(cluster: &mut Cluster) -> &mut Operation {
     cluster.operation.as_mut().expect("checked: an operation is running")
-}
-
-/// Rejects while an operation is in one of the steps that nothing may interrupt.
-pub(crate) fn check_interruptible(cluster: &Cluster) -> Result<(), Rejection> {
-    match &cluster.operation {
-        // A rejoin gives way to a failover: its member is not promotable before the end anyway. Once the promotion is
-        // verified a failover does too, or a dead DNS provider would forbid the next failover.
-        Some(operation)
-            if !matches!(operation.step, Step::Rebuild | Step::Confirm | Step::Redirect | Step::Validate) =>
-        {
-            Err(Rejection::OperationRunning { operation: operation.id, step: operation.step })
-        }
-        _ => Ok(()),
-    }
 }

@@ -2,7 +2,9 @@
 
 use regent_types::{ClusterName, Directive, EffectKey, Epoch, Evidence, OperationId, Outcome};
 
-use super::{Change, adopt, check_effect, check_epoch, cluster, failover, redirect, rejoin, running};
+use super::{
+    Change, adopt, check_effect, check_epoch, cluster, failover, redirect, rejoin, running, switchover,
+};
 use crate::{EffectKind, EventKind, Rejection, State, Step};
 
 /// What came of an effect.
@@ -22,6 +24,14 @@ pub(crate) fn outcome(
         ) => redirect::promoted(cluster, change, key, evidence),
         (EffectKind::Agent { directive: Directive::Promote { .. }, .. }, Outcome::Refused { reason }) => {
             failover::promotion_failed(cluster, change, reason);
+            Ok(())
+        }
+        (
+            EffectKind::Agent { directive: Directive::Checkpoint { .. }, .. },
+            Outcome::Done(Evidence::Checkpointed(evidence)),
+        ) => switchover::checkpointed(cluster, change, key, evidence),
+        (EffectKind::Agent { directive: Directive::Checkpoint { .. }, .. }, Outcome::Refused { reason }) => {
+            switchover::stop_before_fence(cluster, change, reason);
             Ok(())
         }
         (
@@ -99,6 +109,10 @@ pub(crate) fn overdue(
         Step::Promote => failover::promotion_failed(cluster, change, &reason),
         Step::Validate => redirect::validation_failed(cluster, change, &reason),
         Step::Rebuild | Step::Confirm => rejoin::rejoin_failed(cluster, change, &reason),
+        Step::Checkpoint => switchover::overdue(cluster, change, &reason),
+        Step::Choose if running(cluster).kind.is_planned() => {
+            switchover::overdue(cluster, change, &reason);
+        }
         // These end by themselves: the bound passes, a candidate reports, a provider answers.
         Step::Declare | Step::Fence | Step::Choose | Step::Redirect | Step::Done => {
             return Err(Rejection::NotWaiting);

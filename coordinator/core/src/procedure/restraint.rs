@@ -15,15 +15,17 @@ use regent_types::{Automation, ClusterName, Epoch, OperationId};
 use super::{
     Change,
     automation::{remember, seen},
-    check_epoch, check_interruptible, cluster,
-    declare::{check_candidates, describe, supersede},
+    check_epoch, cluster,
+    declare::{check_candidates, describe},
     failover::begin_fence,
-    running,
-    steps::{self, Start},
+    precedence::{self, Proposed},
+    running, schedule,
+    steps::Start,
+    switchover::take_over,
 };
 use crate::{
-    Cluster, Cooldown, Declare, EventKind, Kind, OperatorRequest, Pending, PendingWhy, Rejection, State,
-    Trigger, proposal::Evidence,
+    Cluster, Cooldown, Declare, EventKind, Kind, OperatorRequest, Pending, PendingWhy, Readiness, Rejection,
+    State, Trigger, proposal::Evidence,
 };
 
 /// Why an automatic failover may not begin by itself now, if so.
@@ -107,6 +109,7 @@ pub(crate) fn approve(
     change: &mut Change,
     request: &OperatorRequest,
     evidence: &Evidence,
+    readiness: &Readiness,
 ) -> Result<(), Rejection> {
     let cluster = cluster(state, &request.cluster)?;
     if let Some(operation) = seen(cluster, request) {
@@ -124,6 +127,11 @@ pub(crate) fn approve(
         change.event(cluster, EventKind::Approved, "7 approve", None, text);
         return Ok(());
     }
+    if let Some(failback) =
+        cluster.pending_failback.clone().filter(|failback| failback.epoch == cluster.epoch)
+    {
+        return schedule::approve(cluster, change, request, &failback, readiness);
+    }
     Err(Rejection::NothingPending {
         cluster: request.cluster.clone(),
         automation: cluster.automation.name().to_owned(),
@@ -137,7 +145,7 @@ fn approve_failover(
     evidence: &Evidence,
     pending: &Pending,
 ) -> Result<(), Rejection> {
-    check_interruptible(cluster)?;
+    precedence::check(cluster, Proposed::OperatorFailover)?;
     check_candidates(cluster, evidence, None)?;
     let found = describe(&pending.trigger, &pending.member);
     let text = format!("{} approves the failover of {} ({})", request.actor, pending.member, request.reason);
@@ -149,8 +157,8 @@ fn approve_failover(
         reason: format!("approved: {}; {found}", request.reason),
         evidence: evidence.clone(),
     };
-    supersede(cluster, change, &start.reason);
-    steps::begin(cluster, change, start);
+    let by = start.reason.clone();
+    take_over(cluster, change, start, &by);
     // Somebody looks: that is what the cooldown asks for.
     cluster.cooldown = None;
     let id = running(cluster).id;

@@ -51,6 +51,7 @@ pub(crate) fn begin(cluster: &mut Cluster, change: &Change, start: Start) {
         result: None,
         began_wall_ms: change.wall_ms,
         ended_wall_ms: None,
+        rollback: None,
     });
 }
 

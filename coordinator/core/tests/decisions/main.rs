@@ -9,6 +9,7 @@ mod levels;
 mod loss;
 mod member;
 mod membership;
+mod precedence;
 mod random;
 mod rules;
 mod scenarios;

@@ -1,10 +1,10 @@
 //! A fake member: its facts, its heartbeats, and what a healthy one would answer to a directive.
 
 use regent_types::{
-    BootId, Branch, CandidateReport, ClusterName, DataFacts, DataForm, DiskFacts, DiskProbe, Epoch,
-    FencedEvidence, GuardFacts, Heartbeat, InstanceId, JobProgress, Lsn, MemberName, PostgresFacts,
-    PostgresState, PromotedEvidence, RejoinMethod, RejoinedEvidence, Report, SalvageCompleteness,
-    SalvageSummary, SystemId, Timeline, Upstream, WalFacts, WalRetention,
+    BootId, Branch, CandidateReport, CheckpointedEvidence, ClusterName, DataFacts, DataForm, DiskFacts,
+    DiskProbe, Epoch, FencedEvidence, GuardFacts, Heartbeat, InstanceId, JobProgress, Lsn, MemberName,
+    PostgresFacts, PostgresState, PromotedEvidence, RejoinMethod, RejoinedEvidence, Report,
+    SalvageCompleteness, SalvageSummary, StandbyFacts, SystemId, Timeline, Upstream, WalFacts, WalRetention,
 };
 
 pub const SYSTEM: SystemId = SystemId(7001);
@@ -33,7 +33,14 @@ pub struct Member {
     pub members_version: u64,
     pub retention: WalRetention,
     pub job: Option<JobProgress>,
+    /// Its stream breaks before the shutdown checkpoint.
+    pub misses_shutdown: bool,
+    /// A fast shutdown does not end in time.
+    pub shuts_down_late: bool,
 }
+
+/// Length of a shutdown checkpoint's record.
+pub const SHUTDOWN_BYTES: u64 = 0x78;
 
 impl Member {
     pub fn new(cluster: &ClusterName, name: &MemberName, instance: u128) -> Self {
@@ -59,6 +66,8 @@ impl Member {
             members_version: 0,
             retention: WalRetention::default(),
             job: None,
+            misses_shutdown: false,
+            shuts_down_late: false,
         }
     }
 
@@ -151,10 +160,11 @@ impl Member {
 
     /// Fences: PostgreSQL stops if it could write.
     pub fn fence(&mut self, epoch: Epoch) -> FencedEvidence {
-        let clean = self.state == PostgresState::Primary;
-        if clean {
+        let ran = self.state == PostgresState::Primary;
+        if ran {
             self.state = PostgresState::Stopped;
         }
+        let clean = ran && !self.shuts_down_late;
         FencedEvidence {
             epoch,
             instance: self.instance,
@@ -184,6 +194,10 @@ impl Member {
             refused: self.refused.clone(),
             stamp_ns: now_ns,
         }
+    }
+
+    pub fn checkpoint(&self, epoch: Epoch, standbys: Vec<StandbyFacts>) -> CheckpointedEvidence {
+        CheckpointedEvidence { epoch, write_lsn: self.lsn, standbys, elapsed_ms: 90 }
     }
 
     pub fn promote(&mut self, epoch: Epoch) -> PromotedEvidence {

@@ -17,7 +17,8 @@
 //! | `knows a 1` | the member acts by that member list |
 //! | `group found 1:r1 2:r2`, `add 4:r4 version=1`, `remove 3`, `joined 4`, `left 3` | the coordinators; `consent` |
 //! | `create gravl a b adopt=7001`, `forget silent=9 consent` | clusters that come and go |
-//! | `operator failover to=b consent=b epoch=1 id=r1 dry` | and `operator pause`, `resume`, `assume-fenced`, `acknowledge`, `approve`, `automation MODE` |
+//! | `operator failover to=b consent=b epoch=1 id=r1 dry` | and `operator pause`, `resume`, `assume-fenced`, `acknowledge`, `approve`, `automation MODE`, `switchover to=b`, `schedule to=b in=5`, `failback`, `abort` |
+//! | `set b misses-shutdown`, `set a shuts-down-late` | in a switchover: the target's stream breaks early, the shutdown is overdue |
 //! | `status` | one line; `verdicts`: why each candidate lost; `loss`: of the last failover |
 //!
 //! `@rides COMMAND` names another cluster than `gravl`.
@@ -92,6 +93,13 @@ impl Script {
                     "disk_alert_s" => {
                         made.policy.disk_full_alert_ms = 1_000 * value.parse::<u64>().unwrap();
                     }
+                    "failback" => {
+                        made.policy.failback = match value {
+                            "approval" => regent_core::FailbackMode::Approval,
+                            "automatic" => regent_core::FailbackMode::Automatic,
+                            _ => regent_core::FailbackMode::Manual,
+                        }
+                    }
                     "dns" => made.dns_providers = value.split(',').map(str::to_owned).collect(),
                     _ => panic!("no setting {key}"),
                 }
@@ -155,7 +163,9 @@ impl Script {
             "loss" => {
                 let cluster = self.world().cluster(cluster);
                 let mut all = cluster.finished.iter().chain(&cluster.operation).rev();
-                let last = all.find(|operation| operation.kind == Kind::Failover).expect("a failover");
+                let last = all
+                    .find(|operation| operation.kind == Kind::Failover || operation.kind.is_planned())
+                    .expect("a failover");
                 said.push(format!("{:?}", last.loss));
             }
             _ => panic!("no command {verb}"),
@@ -190,7 +200,6 @@ impl Script {
             ("disk", error) => member.probe = DiskProbe::Failed { error: error.into() },
             ("lsn", lsn) => member.lsn = lsn.parse().unwrap(),
             ("system", id) => member.system_id = Some(SystemId(id.parse().unwrap())),
-            ("refused", why) => member.refused = Some(why.into()),
             ("form", "primary") => member.form = regent_types::DataForm::Primary,
             ("form", "standby") => member.form = regent_types::DataForm::Standby,
             ("cut", _) => member.streaming = false,
@@ -199,6 +208,9 @@ impl Script {
             ("oldest", lsn) => member.retention.oldest_lsn = Some(lsn.parse().unwrap()),
             ("full_in", "never") => member.retention.full_in_s = None,
             ("full_in", s) => member.retention.full_in_s = Some(s.parse().unwrap()),
+            ("refused", why) => member.refused = Some(why.to_owned()).filter(|why| !why.is_empty()),
+            ("misses-shutdown", _) => member.misses_shutdown = true,
+            ("shuts-down-late", _) => member.shuts_down_late = true,
             ("timeline", id) => member.timeline = Some(regent_types::Timeline(id.parse().unwrap())),
             _ => panic!("no fact {fact}"),
         }
@@ -218,9 +230,25 @@ impl Script {
             },
             "pause" => RequestKind::Pause,
             "resume" => RequestKind::Resume,
+            "switchover" => RequestKind::Switchover {
+                to: value("to").map(member_name),
+                readiness: Box::new(world.detector.readiness(now_ns, current)),
+            },
+            "schedule" => RequestKind::Schedule {
+                to: value("to").map(member_name),
+                at_wall_ms: now_ns / 1_000_000
+                    + value("in").expect("in=SECONDS").parse::<u64>().unwrap() * 1000,
+            },
+            "failback" => {
+                RequestKind::Failback { readiness: Box::new(world.detector.readiness(now_ns, current)) }
+            }
+            "abort" => RequestKind::Abort,
             "assume-fenced" => RequestKind::AssumeFenced,
             "acknowledge" => RequestKind::Acknowledge,
-            "approve" => RequestKind::Approve { evidence },
+            "approve" => RequestKind::Approve {
+                evidence,
+                readiness: Box::new(world.detector.readiness(now_ns, current)),
+            },
             "automation" => {
                 let wanted = [Automation::Automatic, Automation::Approve, Automation::Observe];
                 let automation = wanted.into_iter().find(|mode| args.contains(&mode.name()));
@@ -387,6 +415,9 @@ fn describe(effect: &Effect) -> String {
         EffectKind::Fence { epoch, member, candidates, .. }
         | EffectKind::Collect { epoch, member, candidates } => {
             format!("{name}({epoch}) {member}, prepare {}", names(candidates))
+        }
+        EffectKind::Handover { epoch, member, target, .. } => {
+            format!("handover({epoch}) {member}, drain {target}")
         }
         EffectKind::Agent { member, directive: Directive::Promote { epoch, instance, initialize, .. } } => {
             let how = if *initialize { ", initialise" } else { "" };

@@ -8,10 +8,10 @@ use regent_core::{
 };
 use regent_types::{
     Automation, CandidateReport, ClusterName, CoordinatorId, Directive, EffectKey, Epoch, Evidence,
-    FencedEvidence, InstanceId, LeaseDecision, LeaseTerms, Lsn, MemberName, Outcome, Region,
+    FencedEvidence, InstanceId, LeaseDecision, LeaseTerms, Lsn, MemberName, Outcome, Region, StandbyFacts,
 };
 
-use super::member::Member;
+use super::member::{Member, SHUTDOWN_BYTES};
 
 pub const SECOND_NS: u64 = 1_000_000_000;
 
@@ -43,6 +43,10 @@ pub fn policy() -> Policy {
         cooldown_ms: 0,
         max_lag_ms: None,
         disk_full_alert_ms: 0,
+        switchover_timeout_ms: 20_000,
+        failback: regent_core::FailbackMode::Manual,
+        failback_after_ms: 10_000,
+        failback_window: None,
     }
 }
 
@@ -65,6 +69,7 @@ pub fn config(name: &str, members: &[&str]) -> ClusterConfig {
         members: members.iter().enumerate().map(|(i, m)| (member_name(m), member(i + 1))).collect(),
         policy: policy(),
         automation: Automation::Automatic,
+        preferred_region: None,
     }
 }
 
@@ -222,10 +227,11 @@ impl World {
             }
         }
         self.cooldowns.observe(self.now_ns, &self.state);
-        let mut over = self.cooldowns.over(self.now_ns, &self.state);
-        over.extend(self.leases.settled(self.now_ns, &self.state));
-        let wishes = self.detector.tick(self.now_ns, &self.state, 3);
-        for body in over.into_iter().chain(wishes) {
+        let mut bodies = self.cooldowns.over(self.now_ns, &self.state);
+        bodies.extend(self.leases.settled(self.now_ns, &self.state));
+        bodies.extend(self.detector.tick(self.now_ns, &self.state, 3));
+        bodies.extend(self.detector.planned(self.now_ns, self.now_ns / 1_000_000, &self.state));
+        for body in bodies {
             self.see(Seen::Proposed(Box::new(body.clone())));
             let _ = self.propose(body);
         }
@@ -323,6 +329,25 @@ impl World {
                 let candidates = self.reports(&cluster, &asked, *epoch);
                 Some(Body::FenceProven { key: effect.key.clone(), proof, candidates })
             }
+            EffectKind::Handover { epoch, member, instance, target, candidates, .. } => {
+                let alive = find(self, member);
+                let speaks = alive.filter(|m| m.instance == *instance || m.succeeds.contains(instance));
+                let (proof, candidates) = if let Some(old) = speaks {
+                    let proof = FenceProof::Acknowledged(self.fence(&cluster, member, *epoch));
+                    self.drain(&cluster, target, &old);
+                    let target = std::slice::from_ref(target);
+                    let mut reports = self.reports(&cluster, target, *epoch);
+                    if reports.is_empty() {
+                        reports = self.reports(&cluster, std::slice::from_ref(member), *epoch);
+                    }
+                    (proof, reports)
+                } else {
+                    let proof =
+                        self.leases.bound_passed(now_ns, self.leadership, &self.state, &cluster).ok()?;
+                    (proof, self.reports(&cluster, candidates, *epoch))
+                };
+                Some(Body::FenceProven { key: effect.key.clone(), proof, candidates })
+            }
             EffectKind::Collect { epoch, member, candidates } => {
                 let mut asked = candidates.clone();
                 let acknowledged = find(self, member).map(|_| {
@@ -351,7 +376,13 @@ impl World {
                     }
                     Directive::Adopt { .. } => Evidence::Claimed { text: alive.adopt(directive.epoch()) },
                     Directive::Disown { .. } => Evidence::Claimed { text: alive.disown() },
-                    Directive::Fence { .. } | Directive::Prepare { .. } => return None,
+                    Directive::Checkpoint { epoch } => {
+                        let standbys = self.streams(&cluster, member);
+                        Evidence::Checkpointed(alive.checkpoint(*epoch, standbys))
+                    }
+                    Directive::Fence { .. } | Directive::Prepare { .. } | Directive::Drain { .. } => {
+                        return None;
+                    }
                 };
                 self.members.insert((cluster.clone(), member.clone()), alive);
                 Some(outcome(&effect.key, Outcome::Done(evidence)))
@@ -360,6 +391,28 @@ impl World {
                 let evidence = Evidence::Redirected { provider: provider.clone(), changed: true };
                 Some(outcome(&effect.key, Outcome::Done(evidence)))
             }
+        }
+    }
+
+    /// What the primary sees of its standbys.
+    fn streams(&self, cluster: &ClusterName, primary: &MemberName) -> Vec<StandbyFacts> {
+        let others = self.members.iter().filter(|((of, name), _)| of == cluster && name != primary);
+        others
+            .filter(|(_, member)| member.streaming && !member.silent)
+            .map(|((_, name), member)| StandbyFacts {
+                member: name.clone(),
+                state: "streaming".into(),
+                flush_lsn: Some(member.lsn),
+                replay_lsn: Some(member.lsn),
+            })
+            .collect()
+    }
+
+    /// The target has what the old primary sent before its end, unless it is told to miss it.
+    fn drain(&mut self, cluster: &ClusterName, target: &MemberName, old: &Member) {
+        let target = self.members.get_mut(&(cluster.clone(), target.clone())).expect("a member of the world");
+        if target.streaming && !target.silent && !target.misses_shutdown {
+            target.lsn = Lsn(old.lsn.0 + SHUTDOWN_BYTES);
         }
     }
 
@@ -404,6 +457,7 @@ pub fn effect_name(effect: &Effect) -> String {
     match &effect.kind {
         EffectKind::Fence { .. } => "fence".into(),
         EffectKind::Collect { .. } => "collect".into(),
+        EffectKind::Handover { .. } => "handover".into(),
         EffectKind::Agent { directive, .. } => directive.name().into(),
         EffectKind::Redirect { provider, .. } => provider.clone(),
     }

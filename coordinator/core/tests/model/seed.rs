@@ -116,8 +116,13 @@ fn config(members: usize, lease: LeaseTerms) -> ClusterConfig {
             cooldown_ms: 0,
             max_lag_ms: None,
             disk_full_alert_ms: 0,
+            switchover_timeout_ms: 1_000_000,
+            failback: regent_core::FailbackMode::Manual,
+            failback_after_ms: 1_000_000,
+            failback_window: None,
         },
         automation: regent_types::Automation::Automatic,
+        preferred_region: None,
     }
 }
 
@@ -147,7 +152,9 @@ pub struct Fencing {
 pub fn fencing(cluster: &Cluster) -> Option<Fencing> {
     cluster.effects().iter().find_map(|effect| {
         let (member, epoch, is_proof_wanted) = match &effect.kind {
-            EffectKind::Fence { member, epoch, .. } => (member, epoch.0, true),
+            EffectKind::Fence { member, epoch, .. } | EffectKind::Handover { member, epoch, .. } => {
+                (member, epoch.0, true)
+            }
             EffectKind::Collect { member, epoch, .. } => (member, epoch.0, false),
             EffectKind::Agent { .. } | EffectKind::Redirect { .. } => return None,
         };

@@ -58,7 +58,7 @@ pub(super) async fn run(client: &Client, output: &Output, args: FailoverArgs) ->
         }
         if !args.yes {
             blocked(&planned)?;
-            confirm(&planned, &mut io::stdin().lock())?;
+            confirm(&planned.cluster, &mut io::stdin().lock())?;
         }
     }
     let started = Started {
@@ -121,12 +121,12 @@ fn blocked(plan: &FailoverPlan) -> Result<(), Failure> {
 }
 
 /// The name of the cluster and nothing else: a `y` is typed too easily.
-fn confirm(plan: &FailoverPlan, answers: &mut impl BufRead) -> Result<(), Failure> {
-    eprint!("Type the name of the cluster to fail over, anything else to leave it: ");
+pub(super) fn confirm(cluster: &str, answers: &mut impl BufRead) -> Result<(), Failure> {
+    eprint!("Type the name of the cluster to go ahead, anything else to leave it: ");
     io::stderr().flush()?;
     let mut line = String::new();
     answers.read_line(&mut line)?;
-    if line.trim() == plan.cluster {
+    if line.trim() == cluster {
         return Ok(());
     }
     Err(Failure::Usage("not confirmed, nothing was changed".to_owned()))
@@ -138,8 +138,8 @@ mod tests {
 
     #[test]
     fn only_the_clusters_name_confirms() {
-        let plan = FailoverPlan { cluster: "gravl".into(), ..Default::default() };
-        let answer = |text: &str| confirm(&plan, &mut text.as_bytes()).map_err(|failure| failure.exit_code());
+        let answer =
+            |text: &str| confirm("gravl", &mut text.as_bytes()).map_err(|failure| failure.exit_code());
         assert_eq!(answer("gravl\n"), Ok(()));
         for text in ["", "y\n", "yes\n", "Gravl\n", "gravl x\n"] {
             assert_eq!(answer(text), Err(2));

@@ -1,5 +1,6 @@
 //! One file a command. Each asks, prints and returns; what is common to the mutating ones is here.
 
+mod abort;
 mod assume_fenced;
 mod automation;
 mod failover;
@@ -8,6 +9,7 @@ mod history;
 mod pki;
 mod restraint;
 mod status;
+mod switchover;
 mod watch;
 
 use std::io;
@@ -37,6 +39,9 @@ pub(crate) async fn run(cli: Cli) -> Result<(), Failure> {
         Command::Acknowledge(args) => restraint::acknowledge(&connect(&cli.global)?, &output, args).await,
         Command::Approve(args) => restraint::approve(&connect(&cli.global)?, &output, args).await,
         Command::AssumeFenced(args) => assume_fenced::run(&connect(&cli.global)?, &output, args).await,
+        Command::Switchover(args) => switchover::switchover(&connect(&cli.global)?, &output, args).await,
+        Command::Failback(args) => switchover::failback(&connect(&cli.global)?, &output, args).await,
+        Command::Abort(args) => abort::run(&connect(&cli.global)?, &output, args).await,
         Command::History(args) => history::run(&connect(&cli.global)?, &output, args).await,
         Command::Pki(command) => pki::run(&output, command),
         Command::Completions { shell } => completions(&output, shell),

@@ -5,6 +5,7 @@ mod human;
 mod operation;
 mod paint;
 mod plan;
+mod planned;
 mod restraint;
 mod status;
 mod table;
@@ -18,6 +19,7 @@ pub(crate) use human::{ago, bytes, date, duration, wall};
 pub(crate) use operation::{history, report, step_line};
 pub(crate) use paint::{Paint, Tone};
 pub(crate) use plan::plan;
+pub(crate) use planned::planned_move;
 pub(crate) use status::status;
 pub(crate) use table::{Column, Table};
 

@@ -6,7 +6,7 @@ use regent_proto::v1::{
     PostgresState, StatusReply, disk_probe::Outcome,
 };
 
-use super::{Column, Paint, Table, Tone, ago, bytes, duration};
+use super::{Column, Paint, Table, Tone, ago, bytes, duration, wall};
 
 pub(crate) fn status(reply: &StatusReply, paint: &Paint) -> String {
     let mut text = coordinators(reply, paint);
@@ -147,8 +147,40 @@ fn cluster(cluster: &ClusterStatus, paint: &Paint) -> String {
         text.push_str(&paint.tone(Tone::Warn, &line));
         text.push('\n');
     }
+    text.push_str(&planned(cluster, paint));
     text.push('\n');
     text.push_str(&members(cluster, paint));
+    text
+}
+
+/// What is planned: a scheduled switchover, a failback that waits for approval.
+fn planned(cluster: &ClusterStatus, paint: &Paint) -> String {
+    let mut text = String::new();
+    if let Some(scheduled) = &cluster.scheduled {
+        let target = scheduled.target.as_deref().unwrap_or("the best member");
+        let mut line = format!(
+            "  scheduled: switchover to {target} at {} ({}: {})",
+            wall(scheduled.at_wall_ms),
+            scheduled.requested_by,
+            scheduled.reason
+        );
+        if let Some(waiting) = &scheduled.waiting {
+            line.push_str(&format!(", waiting: {waiting}"));
+        }
+        text.push_str(&paint.tone(Tone::Warn, &line));
+        text.push('\n');
+    }
+    if let Some(pending) = &cluster.pending_failback {
+        let line = format!(
+            "  failback to {} ({}) waits for approval since {}: regentctl approve {}",
+            pending.target,
+            pending.region,
+            wall(pending.since_wall_ms),
+            cluster.name
+        );
+        text.push_str(&paint.tone(Tone::Warn, &line));
+        text.push('\n');
+    }
     text
 }
 

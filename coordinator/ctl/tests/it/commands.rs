@@ -366,7 +366,20 @@ async fn bad_flags_name_the_value() {
 #[tokio::test]
 async fn help_has_examples_and_exit_codes() {
     ctl(&["--help"]).await.expect(0).says("Exit codes:").says("3  no coordinator could be reached");
-    for command in ["status", "watch", "failover", "pause", "resume", "history", "completions", "version"] {
+    for command in [
+        "switchover",
+        "failback",
+        "approve",
+        "abort",
+        "status",
+        "watch",
+        "failover",
+        "pause",
+        "resume",
+        "history",
+        "completions",
+        "version",
+    ] {
         ctl(&[command, "--help"]).await.expect(0).says("Example");
     }
     for command in ["init", "issue", "show"] {

@@ -30,6 +30,8 @@ pub struct World {
     pub refuse_with: Option<Status>,
     pub failovers: Vec<v1::FailoverRequest>,
     pub assumed: Vec<v1::AssumeFencedRequest>,
+    pub move_plan: v1::SwitchoverPlan,
+    pub moves: Vec<v1::SwitchoverRequest>,
     pub automations: Vec<(&'static str, v1::AutomationRequest)>,
     pub modes: Vec<v1::SetAutomationRequest>,
     pub watches: Vec<v1::WatchRequest>,
@@ -221,6 +223,32 @@ impl OperatorService for Service {
             1 => Ok(Response::new(world.operations[0].clone())),
             _ => Ok(Response::new(world.operations.remove(0))),
         }
+    }
+
+    async fn switchover(
+        &self,
+        request: Request<v1::SwitchoverRequest>,
+    ) -> Result<Response<v1::SwitchoverReply>, Status> {
+        use v1::switchover_reply::Answer;
+        self.admit(&request)?;
+        let request = request.into_inner();
+        self.check_epoch(&request.cluster, request.expected_epoch)?;
+        let mut world = self.world.lock().unwrap();
+        let answer = match (request.dry_run, request.at_wall_ms) {
+            (true, _) => Answer::Plan(world.move_plan.clone()),
+            (false, Some(at)) => Answer::ScheduledAtWallMs(at),
+            (false, None) => Answer::Operation(7),
+        };
+        world.moves.push(request);
+        Ok(Response::new(v1::SwitchoverReply { answer: Some(answer) }))
+    }
+
+    async fn abort(&self, request: Request<v1::AbortRequest>) -> Result<Response<v1::AbortReply>, Status> {
+        self.admit(&request)?;
+        let request = request.into_inner();
+        self.check_epoch(&request.cluster, request.expected_epoch)?;
+        let what = "operation 7 (step fence)".to_owned();
+        Ok(Response::new(v1::AbortReply { what, operation: Some(7), epoch: request.expected_epoch }))
     }
 }
 

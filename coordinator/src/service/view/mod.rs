@@ -26,6 +26,7 @@ pub fn step_name(step: Step) -> &'static str {
         Step::Rebuild => "rebuild",
         Step::Confirm => "confirm",
         Step::Done => "done",
+        Step::Checkpoint => "checkpoint",
     }
 }
 
@@ -62,6 +63,11 @@ fn event_name(kind: EventKind) -> &'static str {
         EventKind::Adopted => "adopted",
         EventKind::AlertRaised => "alert_raised",
         EventKind::AlertCleared => "alert_cleared",
+        EventKind::Scheduled => "scheduled",
+        EventKind::Unscheduled => "unscheduled",
+        EventKind::ApprovalWanted => "approval_wanted",
+        EventKind::Checkpointed => "checkpointed",
+        EventKind::RollingBack => "rolling_back",
     }
 }
 
@@ -100,7 +106,7 @@ pub fn rejected(rejection: &Rejection) -> Status {
         Rejection::UnknownCluster { .. }
         | Rejection::UnknownMember { .. }
         | Rejection::UnknownCoordinator { .. } => Status::not_found(text),
-        Rejection::Config(_) => Status::invalid_argument(text),
+        Rejection::Config(_) | Rejection::BadTime { .. } => Status::invalid_argument(text),
         _ => Status::failed_precondition(text),
     }
 }

@@ -48,12 +48,15 @@ pub fn summary(cluster: &Cluster, operation: &Operation, now_wall_ms: u64) -> v1
 /// guard, whose aim is a new epoch for the same member.
 fn rolled_back(operation: &Operation, to: Option<&(u64, String)>) -> bool {
     let (Some(from), Some((_, to))) = (&operation.from, to) else { return false };
-    matches!(operation.kind, Kind::Failover)
+    matches!(operation.kind, Kind::Failover | Kind::Switchover | Kind::Failback)
         && !matches!(operation.trigger, Trigger::InstanceChanged { .. })
         && from.member.as_str() == to
 }
 
 fn why_rolled_back(operation: &Operation) -> String {
+    if let Some(reason) = &operation.rollback {
+        return reason.clone();
+    }
     let others: Vec<String> = operation
         .verdicts
         .iter()
@@ -82,6 +85,8 @@ fn kind(kind: &Kind) -> v1::OperationKind {
         Kind::Bootstrap => v1::OperationKind::Bootstrap,
         Kind::Failover => v1::OperationKind::Failover,
         Kind::Rejoin { .. } => v1::OperationKind::Rejoin,
+        Kind::Switchover => v1::OperationKind::Switchover,
+        Kind::Failback => v1::OperationKind::Failback,
     }
 }
 
@@ -94,6 +99,8 @@ fn trigger(trigger: &Trigger) -> v1::Trigger {
         Trigger::InstanceChanged { .. } => v1::Trigger::InstanceChanged,
         Trigger::Operator => v1::Trigger::Operator,
         Trigger::NotInSync { .. } => v1::Trigger::NotInSync,
+        Trigger::Schedule { .. } => v1::Trigger::Schedule,
+        Trigger::PreferredRegion { .. } => v1::Trigger::PreferredRegion,
     }
 }
 
@@ -111,6 +118,8 @@ pub(super) fn found(trigger: &Trigger) -> String {
         }
         Trigger::Operator => String::new(),
         Trigger::NotInSync { why } => format!("the member is not in sync: {why}"),
+        Trigger::Schedule { at_wall_ms } => format!("scheduled for {at_wall_ms} ms"),
+        Trigger::PreferredRegion { region } => format!("the preferred region {region} is in sync"),
     }
 }
 
@@ -130,6 +139,7 @@ pub fn report(cluster: &Cluster, operation: &Operation, now_wall_ms: u64) -> v1:
     let (upper, last, salvage) = match &operation.loss {
         LossReport::NotApplicable => (None, None, None),
         LossReport::UpperBound(bound) => (Some(upper_bound(bound)), None, None),
+        LossReport::None if operation.kind.is_planned() => (None, Some(nothing_to_lose(operation)), None),
         LossReport::None => (None, Some(nothing_lost()), None),
         LossReport::Final(salvage) => (None, Some(final_loss(salvage)), Some(salvage.clone().into())),
     };
@@ -161,7 +171,7 @@ fn step(record: &StepRecord) -> v1::StepReport {
 
 fn budget(step: Step) -> Option<u64> {
     match step {
-        Step::Fence | Step::Choose => Some(10 * MINUTE_MS),
+        Step::Checkpoint | Step::Fence | Step::Choose => Some(10 * MINUTE_MS),
         Step::Promote => Some(20 * MINUTE_MS),
         Step::Redirect => Some(5 * MINUTE_MS),
         Step::Validate => Some(20 * MINUTE_MS),
@@ -270,6 +280,20 @@ pub(super) fn upper_bound(bound: &LossUpperBound) -> v1::LossReport {
         note:
             "difference at the last contact, and what the old primary accepted from then until it was fenced"
                 .into(),
+    }
+}
+
+/// A planned move loses nothing, or its target would not have been appointed.
+fn nothing_to_lose(operation: &Operation) -> v1::LossReport {
+    let checkpoint = operation.fences.iter().find_map(|record| match &record.proof {
+        FenceProof::Acknowledged(fenced) if fenced.clean => fenced.checkpoint_lsn,
+        _ => None,
+    });
+    let position = checkpoint.map_or_else(|| "unknown".to_owned(), |lsn| lsn.to_string());
+    v1::LossReport {
+        none: true,
+        note: format!("the new primary had replayed the old one's shutdown checkpoint at {position}"),
+        ..Default::default()
     }
 }
 

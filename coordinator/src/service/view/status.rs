@@ -110,6 +110,21 @@ fn cluster_status(node: &Node, inner: &Inner, cluster: &Cluster, wall_ms: u64) -
             lag_ms_max: policy.max_lag_ms,
         }),
         restraint: super::restraint::restraint(inner, cluster, now_ns),
+        scheduled: cluster.scheduled.as_ref().map(|scheduled| v1::ScheduledSwitchover {
+            at_wall_ms: scheduled.at_wall_ms,
+            target: scheduled.to.as_ref().map(ToString::to_string),
+            requested_by: scheduled.actor.clone(),
+            reason: scheduled.reason.clone(),
+            waiting: scheduled.waiting.clone(),
+        }),
+        pending_failback: cluster.pending_failback.as_ref().filter(|p| p.epoch == cluster.epoch).map(|p| {
+            v1::PendingFailback {
+                target: p.target.to_string(),
+                region: p.region.to_string(),
+                since_wall_ms: p.since_wall_ms,
+            }
+        }),
+        preferred_region: cluster.config.preferred_region().map(ToString::to_string),
         lease_bound_remaining_ms: lease_left_ns(inner, cluster, now_ns).map(|left_ns| left_ns / 1_000_000),
     }
 }

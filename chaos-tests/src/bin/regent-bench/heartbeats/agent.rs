@@ -185,19 +185,27 @@ impl Made {
                     clean: true,
                 })
             }
-            Directive::Prepare { fenced } => Evidence::Prepared(CandidateReport {
-                member: member.clone(),
-                instance: self.instance,
-                boot: boot(),
-                received_lsn: Some(LSN),
-                replayed_lsn: Some(LSN),
-                timeline: Some(self.timeline),
-                system_id: Some(SystemId(77)),
-                form: self.form,
-                lineage: self.lineage,
-                promises_closed: fenced,
-                refused: None,
-                stamp_ns: boottime_ns(),
+            Directive::Prepare { fenced } | Directive::Drain { fenced, .. } => {
+                Evidence::Prepared(CandidateReport {
+                    member: member.clone(),
+                    instance: self.instance,
+                    boot: boot(),
+                    received_lsn: Some(LSN),
+                    replayed_lsn: Some(LSN),
+                    timeline: Some(self.timeline),
+                    system_id: Some(SystemId(77)),
+                    form: self.form,
+                    lineage: self.lineage,
+                    promises_closed: fenced,
+                    refused: None,
+                    stamp_ns: boottime_ns(),
+                })
+            }
+            Directive::Checkpoint { epoch } => Evidence::Checkpointed(regent_types::CheckpointedEvidence {
+                epoch,
+                write_lsn: LSN,
+                standbys: Vec::new(),
+                elapsed_ms: 1,
             }),
             Directive::Promote { epoch, instance, .. } => {
                 if instance != self.instance {
