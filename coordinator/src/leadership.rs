@@ -71,6 +71,7 @@ pub async fn tick(node: Arc<Node>) {
     let mut configured = false;
     loop {
         node.clock.sleep(DETECTOR_INTERVAL).await;
+        let voters = node.raft.membership().voters.len();
         let wanted = {
             let mut inner = node.shared.lock();
             let Inner { state, detector, cooldowns, leases, leadership, .. } = &mut *inner;
@@ -87,7 +88,7 @@ pub async fn tick(node: Arc<Node>) {
             }
             wanted.extend(leases.settled(now_ns, state));
             wanted.extend(cooldowns.over(now_ns, state));
-            wanted.extend(detector.tick(now_ns, state, node.config.peers.len()));
+            wanted.extend(detector.tick(now_ns, state, voters));
             wanted.extend(detector.planned(now_ns, node.clock.wall_ms(), state));
             wanted
         };
@@ -144,6 +145,7 @@ pub async fn exchange(node: Arc<Node>) {
             leader_term: current.term,
             leader_id: current.node.0,
             ages: ages.into_iter().map(to_proto).collect(),
+            removed: None,
         };
         let mut calls = JoinSet::new();
         for (id, channel) in node.peers.others() {
@@ -158,6 +160,16 @@ pub async fn exchange(node: Arc<Node>) {
                 let mut inner = node.shared.lock();
                 if inner.leadership == Some(current) {
                     inner.detector.on_relay_report(now_ns, id, heard);
+                }
+            });
+        }
+        for (id, channel) in node.peers.removed() {
+            let removed = Some(format!("told by leader {}", current.node));
+            let (node, request) = (node.clone(), AgesRequest { ages: Vec::new(), removed, ..request.clone() });
+            calls.spawn(async move {
+                let mut client = PeerServiceClient::new(channel);
+                if let Some(Ok(_)) = node.clock.within(EXCHANGE_TIMEOUT, client.exchange_ages(request)).await {
+                    tracing::warn!(%id, "a coordinator that was removed was still there; it has been told");
                 }
             });
         }
@@ -236,7 +248,7 @@ type Worth = (usize, Reverse<usize>);
 
 fn better_place(node: &Node) -> Option<CoordinatorId> {
     let mut regions: BTreeMap<Region, Worth> = BTreeMap::new();
-    {
+    let peers = {
         let inner = node.shared.lock();
         let now_ns = node.clock.now_ns();
         for (name, cluster) in &inner.state.clusters {
@@ -257,18 +269,19 @@ fn better_place(node: &Node) -> Option<CoordinatorId> {
                 }
             }
         }
-    }
+        crate::coordinators::known(node, &inner.state.group)
+    };
     let worth = |region| regions.get(region).copied().unwrap_or_default();
     let own = worth(&node.config.region);
     let status = node.raft.status();
     // Only to one that answers and has everything.
     let fresh_ms = node.config.raft.heartbeat_interval.as_millis() as u64 * 3;
-    let able = node.config.peers.iter().filter(|(id, peer)| {
+    let able = peers.iter().filter(|(id, peer)| {
         let follower = status.followers.get(&id.0);
         let caught_up = follower.is_some_and(|f| {
             f.matched_index >= status.last_index && f.heard_age_ms.is_some_and(|age| age <= fresh_ms)
         });
-        **id != node.config.node_id && caught_up && worth(&peer.region) < own
+        **id != node.config.node_id && status.voters.contains(&id.0) && caught_up && worth(&peer.region) < own
     });
     able.min_by_key(|(id, peer)| (worth(&peer.region), **id)).map(|(id, _)| *id)
 }

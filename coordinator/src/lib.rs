@@ -14,6 +14,7 @@
 pub mod clock;
 pub mod config;
 pub mod confirm;
+pub mod coordinators;
 pub mod dns;
 pub mod executor;
 pub mod heard;

@@ -57,6 +57,8 @@ pub struct Node {
     pub metrics: Metrics,
     /// The certificates in use; `None` in plain text.
     pub tls: Option<Arc<Live>>,
+    /// Why this node may not vote any more, once the leader has said so.
+    pub removed: watch::Sender<Option<String>>,
     /// Cancelled at the end.
     pub stop: CancellationToken,
 }
@@ -107,6 +109,16 @@ pub enum NodeError {
     /// gRPC.
     #[error("the gRPC server has ended")]
     Serve(#[source] tonic::transport::Error),
+    /// An operator has taken this node out of the group.
+    #[error(
+        "coordinator {node} was removed from the group ({reason}): its id is never used again; join under a new id with an empty data_dir"
+    )]
+    Removed {
+        /// This node.
+        node: u64,
+        /// As the leader said.
+        reason: String,
+    },
     /// The log stopped.
     #[error("the replicated log has stopped: {reason}")]
     Stopped {
@@ -147,6 +159,9 @@ fn load_tls(config: &Config) -> Result<Option<Arc<Live>>, NodeError> {
 impl Running {
     /// Starts everything. When this returns, the listeners answer.
     pub async fn start(config: Config, clock: Clock) -> Result<Self, NodeError> {
+        if let Some(reason) = crate::coordinators::removal(&config.data_dir) {
+            return Err(NodeError::Removed { node: config.node_id.0, reason });
+        }
         let tls = load_tls(&config)?;
         let dialer = Dialer::new(tls.clone());
         let peers = Peers::new(&config, &dialer).map_err(NodeError::Dial)?;
@@ -171,6 +186,7 @@ impl Running {
         let mut options =
             Options::new(config.node_id.0, config.group.clone(), members, &config.data_dir, Arc::new(dialer));
         options.expect_existing = config.expect_existing;
+        options.join = config.join;
         options.heartbeat_interval = config.raft.heartbeat_interval;
         options.election_timeout_min = config.raft.election_timeout_min;
         options.election_timeout_max = config.raft.election_timeout_max;
@@ -189,6 +205,7 @@ impl Running {
             led: watch::Sender::new(None),
             metrics: Metrics::default(),
             tls: tls.clone(),
+            removed: watch::Sender::new(None),
             stop: CancellationToken::new(),
             config,
         });
@@ -216,6 +233,9 @@ impl Running {
                 Ok(())
             }
             reason = self.node.raft.stopped() => Err(NodeError::Stopped { reason }),
+            reason = crate::coordinators::removed(&self.node) => {
+                Err(NodeError::Removed { node: self.node.config.node_id.0, reason })
+            }
             ended = &mut self.server => match ended {
                 Ok(Ok(())) => Ok(()),
                 Ok(Err(error)) => Err(NodeError::Serve(error)),
@@ -251,6 +271,8 @@ async fn begin(node: Arc<Node>) {
     tasks.spawn(leadership::tick(node.clone()));
     tasks.spawn(leadership::exchange(node.clone()));
     tasks.spawn(leadership::place(node.clone()));
+    tasks.spawn(crate::coordinators::follow(node.clone()));
+    tasks.spawn(crate::coordinators::reconcile(node.clone()));
     tasks.spawn(confirm::run(node.clone()));
     tasks.spawn(executor::run(node.clone()));
     tasks.spawn(dns::look::run(node.clone()));

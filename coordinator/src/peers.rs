@@ -10,7 +10,10 @@ use regent_raft::{Connector, tuned};
 use regent_types::CoordinatorId;
 use tonic::transport::{Channel, Endpoint};
 
-use crate::{config::Config, tls};
+use crate::{
+    config::{Config, Peer},
+    tls,
+};
 
 /// Makes channels with this node's certificate.
 #[derive(Clone)]
@@ -37,7 +40,7 @@ impl Dialer {
 
 impl Connector for Dialer {
     fn channel(&self, _node: u64, address: &str) -> Channel {
-        self.dial(address).expect("addresses were dialled once at start")
+        self.dial(address).expect("addresses are checked before they are taken")
     }
 }
 
@@ -58,27 +61,72 @@ pub struct PeerNews {
 
 /// The other coordinators.
 pub struct Peers {
-    channels: BTreeMap<CoordinatorId, Channel>,
+    dialer: Dialer,
+    channels: Mutex<BTreeMap<CoordinatorId, (String, Channel)>>,
+    removed: Mutex<BTreeMap<CoordinatorId, (String, Channel)>>,
     news: Mutex<BTreeMap<CoordinatorId, PeerNews>>,
+}
+
+type Channels = BTreeMap<CoordinatorId, (String, Channel)>;
+
+fn locked(channels: &Mutex<Channels>) -> MutexGuard<'_, Channels> {
+    channels.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
 }
 
 impl Peers {
     /// Channels to everyone else, connecting lazily.
     pub fn new(config: &Config, dialer: &Dialer) -> Result<Self, tonic::transport::Error> {
         let others = config.peers.iter().filter(|(id, _)| **id != config.node_id);
-        let channels =
-            others.map(|(id, peer)| Ok((*id, dialer.dial(&peer.address)?))).collect::<Result<_, _>>()?;
-        Ok(Self { channels, news: Mutex::default() })
+        let channels = others
+            .map(|(id, peer)| Ok((*id, (peer.address.clone(), dialer.dial(&peer.address)?))))
+            .collect::<Result<_, _>>()?;
+        let (channels, dialer) = (Mutex::new(channels), dialer.clone());
+        Ok(Self { dialer, channels, removed: Mutex::default(), news: Mutex::default() })
+    }
+
+    /// Who there is now, and who is out: those are only told so.
+    pub fn set(
+        &self,
+        own: CoordinatorId,
+        known: &BTreeMap<CoordinatorId, Peer>,
+        removed: &BTreeMap<CoordinatorId, String>,
+        config: &Config,
+    ) {
+        let known = known.iter().filter(|(id, _)| **id != own).map(|(id, peer)| (*id, peer.address.clone()));
+        self.keep(&self.channels, known.collect());
+        let of_file = |id: &CoordinatorId| config.peers.get(id).map(|peer| peer.address.clone());
+        let removed = removed.iter().filter(|(id, _)| **id != own);
+        let removed = removed.map(|(id, address)| (*id, of_file(id).unwrap_or_else(|| address.clone())));
+        self.keep(&self.removed, removed.collect());
+    }
+
+    fn keep(&self, channels: &Mutex<Channels>, wanted: BTreeMap<CoordinatorId, String>) {
+        let mut channels = locked(channels);
+        channels.retain(|id, (address, _)| wanted.get(id) == Some(address));
+        for (id, address) in wanted {
+            if channels.contains_key(&id) {
+                continue;
+            }
+            match self.dialer.dial(&address) {
+                Ok(channel) => drop(channels.insert(id, (address, channel))),
+                Err(error) => tracing::error!(%id, address, %error, "the coordinator's address cannot be dialled"),
+            }
+        }
     }
 
     /// Everyone else.
-    pub fn others(&self) -> impl Iterator<Item = (CoordinatorId, Channel)> + '_ {
-        self.channels.iter().map(|(id, channel)| (*id, channel.clone()))
+    pub fn others(&self) -> Vec<(CoordinatorId, Channel)> {
+        locked(&self.channels).iter().map(|(id, (_, channel))| (*id, channel.clone())).collect()
+    }
+
+    /// Those that were taken out of the group.
+    pub fn removed(&self) -> Vec<(CoordinatorId, Channel)> {
+        locked(&self.removed).iter().map(|(id, (_, channel))| (*id, channel.clone())).collect()
     }
 
     /// The channel to one of them.
     pub fn channel(&self, id: CoordinatorId) -> Option<Channel> {
-        self.channels.get(&id).cloned()
+        locked(&self.channels).get(&id).map(|(_, channel)| channel.clone())
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<CoordinatorId, PeerNews>> {

@@ -29,7 +29,7 @@ pub use error::{ConfirmError, ProposeError, StartError, TransferError};
 pub use leadership::LeadershipChange;
 pub use machine::{LeadershipId, LogPosition, Machine};
 pub use network::tuned;
-pub use node::{Confirmed, RaftNode};
+pub use node::{Confirmed, GroupMembership, RaftNode};
 pub use options::{Connector, NodeAddress, Options};
 pub use regent_proto::raft::raft_service_server::RaftServiceServer;
 pub use server::{PeerNode, RaftRpc};

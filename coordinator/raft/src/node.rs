@@ -1,6 +1,7 @@
 //! A running member of the group.
 
 use std::{
+    collections::BTreeSet,
     path::Path,
     sync::{
         Arc, Mutex,
@@ -10,7 +11,7 @@ use std::{
 };
 
 use openraft::{
-    BasicNode, LinearizerOption,
+    BasicNode, ChangeMembers, LinearizerOption,
     async_runtime::watch::WatchReceiver,
     errors::{
         ClientWriteError, ForwardReason, ForwardToLeader, InitializeError, LinearizableReadError, RaftError,
@@ -129,6 +130,7 @@ impl RaftNode {
             group: options.group.clone(),
             me: options.node_id,
             members: options.members.keys().copied().collect(),
+            join: options.join,
             raft: self.inner.raft.clone(),
         }
         .into_service()
@@ -256,6 +258,36 @@ impl RaftNode {
         task.await.unwrap_or_else(|error| Err(TransferError::Fatal { reason: error.to_string() }))
     }
 
+    /// Who votes and who only learns, as far as this node knows.
+    pub fn membership(&self) -> GroupMembership {
+        let metrics = self.inner.raft.metrics();
+        let now = metrics.borrow_watched();
+        let membership = now.membership_config.membership();
+        GroupMembership {
+            voters: membership.voter_ids().collect(),
+            learners: membership.learner_ids().collect(),
+            joint: membership.get_joint_config().len() > 1,
+        }
+    }
+
+    /// Has the leader feed the log to a node that does not vote yet. Done again it changes nothing.
+    pub async fn add_learner(&self, node: u64, address: &str, deadline: Instant) -> Result<(), ProposeError> {
+        let added = self.inner.raft.add_learner(node, BasicNode::new(address), false);
+        changed(timeout_at(deadline, added).await)
+    }
+
+    /// Has these vote and nobody else, by joint consensus. New ones must be learners that have caught up; who is left out is
+    /// out of the group.
+    pub async fn set_voters(&self, voters: BTreeSet<u64>, deadline: Instant) -> Result<(), ProposeError> {
+        changed(timeout_at(deadline, self.inner.raft.change_membership(voters, false)).await)
+    }
+
+    /// Has a learner fed no more.
+    pub async fn remove_learner(&self, node: u64, deadline: Instant) -> Result<(), ProposeError> {
+        let change = ChangeMembers::RemoveNodes(BTreeSet::from([node]));
+        changed(timeout_at(deadline, self.inner.raft.change_membership(change, false)).await)
+    }
+
     /// Leaves the group to itself, writes what is to be written and lets go of the directory.
     pub async fn shutdown(&self) {
         if let Err(error) = self.inner.raft.shutdown().await {
@@ -265,12 +297,42 @@ impl RaftNode {
     }
 }
 
+/// Who votes and who learns.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GroupMembership {
+    /// Every voter, of both sets while a change is half done.
+    pub voters: BTreeSet<u64>,
+    /// Fed without a vote.
+    pub learners: BTreeSet<u64>,
+    /// A change is half done.
+    pub joint: bool,
+}
+
+/// What came of a change of the membership.
+fn changed<T>(
+    result: Result<Result<T, RaftError<TypeConfig, ClientWriteError<TypeConfig>>>, tokio::time::error::Elapsed>,
+) -> Result<(), ProposeError> {
+    match result {
+        Ok(Ok(_)) => Ok(()),
+        Ok(Err(RaftError::APIError(ClientWriteError::ForwardToLeader(forward)))) => {
+            Err(ProposeError::NotLeader { leader: forward.leader_id })
+        }
+        Ok(Err(RaftError::APIError(error))) => Err(ProposeError::Unknown { reason: error.to_string() }),
+        Ok(Err(RaftError::Fatal(error))) => Err(ProposeError::Fatal { reason: error.to_string() }),
+        Err(_) => Err(ProposeError::Unknown { reason: "not done before the deadline".into() }),
+    }
+}
+
 /// Founds the group on a new directory; on an old one checks that it was founded by the same members.
 async fn found(raft: &Raft, options: &Options) -> Result<(), StartError> {
     let recover = |reason: &dyn std::fmt::Display| StartError::Recover {
         dir: options.data_dir.clone(),
         reason: reason.to_string(),
     };
+    if options.join {
+        // Founding a group here would be a second one of the same name, with votes of its own.
+        return Ok(());
+    }
     if !raft.is_initialized().await.map_err(|error| recover(&error))? {
         let members = options
             .members
@@ -288,7 +350,9 @@ async fn found(raft: &Raft, options: &Options) -> Result<(), StartError> {
     let now = metrics.borrow_watched();
     let stored: Vec<u64> = now.membership_config.membership().voter_ids().collect();
     let configured: Vec<u64> = options.members.keys().copied().collect();
-    if !stored.is_empty() && stored != configured {
+    // Later members were counted in by a leader; the configuration names those that this node knew at its start.
+    let founding = now.membership_config.log_id().as_ref().is_none_or(|id| id.index() == 0);
+    if founding && !stored.is_empty() && stored != configured {
         return Err(StartError::Members { dir: Path::new(&options.data_dir).into(), configured, stored });
     }
     Ok(())

@@ -34,6 +34,8 @@ pub struct Options {
     pub data_dir: PathBuf,
     /// Refuse to start on an empty directory: the node is known to have voted, and has lost its memory of it.
     pub expect_existing: bool,
+    /// The group exists: this node never founds one. It waits until the leader counts it in.
+    pub join: bool,
     /// Also the deadline of an AppendEntries call, of which 3/4 are used: must exceed 4/3 of round trip plus fsync.
     pub heartbeat_interval: Duration,
     /// Lower end of the random election time-out.
@@ -65,6 +67,7 @@ impl Options {
             members,
             data_dir: data_dir.into(),
             expect_existing: false,
+            join: false,
             heartbeat_interval: Duration::from_millis(250),
             election_timeout_min: Duration::from_millis(1000),
             election_timeout_max: Duration::from_millis(1500),
@@ -87,7 +90,7 @@ impl Options {
             let ids: Vec<_> = self.members.keys().collect();
             return bad("members", format!("{ids:?}"), format!("must contain this node, {}", self.node_id));
         }
-        if self.members.len().is_multiple_of(2) {
+        if self.members.len().is_multiple_of(2) && !self.join {
             let count = self.members.len();
             return bad(
                 "members",

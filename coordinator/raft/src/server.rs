@@ -1,5 +1,6 @@
 //! The answering side of the protocol. Checks who speaks and to whom, then asks Raft; decides nothing itself.
 
+use openraft::async_runtime::watch::WatchReceiver;
 use openraft::raft::{AppendEntriesRequest, TransferLeaderRequest, VoteRequest};
 use regent_proto::raft::{
     RaftPayload, SnapshotChunk,
@@ -24,6 +25,7 @@ pub struct RaftRpc {
     pub(crate) group: String,
     pub(crate) me: u64,
     pub(crate) members: Vec<u64>,
+    pub(crate) join: bool,
     pub(crate) raft: Raft,
 }
 
@@ -44,7 +46,7 @@ impl RaftRpc {
             let text = format!("to = {}: this is node {}", envelope.to, self.me);
             return Err(Status::failed_precondition(text));
         }
-        if envelope.from == self.me || !self.members.contains(&envelope.from) {
+        if envelope.from == self.me || !self.knows(envelope.from) {
             let text = format!("from = {}: is no other member of {:?}", envelope.from, self.members);
             return Err(Status::failed_precondition(text));
         }
@@ -55,6 +57,20 @@ impl RaftRpc {
             return Err(Status::permission_denied(text));
         }
         Ok(envelope.message)
+    }
+}
+
+impl RaftRpc {
+    /// Configured, or counted in since. One that joins knows nobody yet but by its certificate.
+    fn knows(&self, node: u64) -> bool {
+        if self.members.contains(&node) {
+            return true;
+        }
+        let metrics = self.raft.metrics();
+        let now = metrics.borrow_watched();
+        let membership = now.membership_config.membership();
+        let mut known = membership.nodes().map(|(id, _)| *id).peekable();
+        (self.join && known.peek().is_none()) || known.any(|id| id == node)
     }
 }
 

@@ -10,7 +10,7 @@ use super::{Config, EMBEDDED, Security, refuse};
 /// Votes: how many coordinators, and where.
 pub(super) fn check_votes(config: &Config, allow_single_region_majority: bool) -> Result<(), ConfigError> {
     let count = config.peers.len();
-    if count != 3 && count != 5 {
+    if count != 3 && count != 5 && !config.join {
         let problem = format!(
             "{count} coordinators: use 3 or 5 (an even number adds no safety, fewer survive no loss)"
         );
@@ -34,8 +34,10 @@ pub(super) fn check_votes(config: &Config, allow_single_region_majority: bool) -
         *votes.entry(&peer.region).or_default() += 1;
     }
     let majority = votes.iter().find(|(_, votes)| **votes * 2 > count);
+    // Of a group that exists already its own records judge.
     if let Some((region, held)) = majority
         && !allow_single_region_majority
+        && !config.join
     {
         let problem = format!(
             "region {region} holds {held} of {count} votes: its loss would stop every failover, so failover would not be \

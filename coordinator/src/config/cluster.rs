@@ -4,7 +4,11 @@ use std::{collections::BTreeMap, net::IpAddr, time::Duration};
 
 use regent_core::{ClusterConfig, ConfigError, FailbackMode, MemberConfig, Policy};
 use regent_types::{Automation, ClusterName, LeaseTerms, MemberName, Region};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
+
+mod policy;
+
+pub use policy::{change, render};
 
 use super::{EMBEDDED, refuse, window};
 
@@ -61,7 +65,7 @@ fn default_promotable() -> bool {
     true
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 struct PolicyTable {
     #[serde(with = "humantime_serde")]
@@ -92,13 +96,13 @@ struct PolicyTable {
     sync_lag_bytes_max: u64,
     #[serde(with = "humantime_serde")]
     sync_window: Duration,
-    #[serde(deserialize_with = "bytes_or_off")]
+    #[serde(deserialize_with = "bytes_or_off", serialize_with = "policy::write_bytes_or_off")]
     max_lag_bytes: Option<u64>,
     #[serde(with = "humantime_serde")]
     cooldown: Duration,
-    #[serde(deserialize_with = "time_or_off")]
+    #[serde(deserialize_with = "time_or_off", serialize_with = "policy::write_time_or_off")]
     max_lag: Option<Duration>,
-    #[serde(deserialize_with = "time_or_off")]
+    #[serde(deserialize_with = "time_or_off", serialize_with = "policy::write_time_or_off")]
     disk_full_alert: Option<Duration>,
     #[serde(with = "humantime_serde")]
     switchover_timeout: Duration,
@@ -174,6 +178,51 @@ fn ms(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
+/// Reads a text with exactly one `[[cluster]]` table, as it stands in a coordinator's file.
+pub(super) fn read_one(text: &str) -> Result<ClusterConfig, ConfigError> {
+    #[derive(Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Alone {
+        cluster: Vec<ClusterTable>,
+    }
+    let mut alone: Alone = match toml::from_str(text) {
+        Ok(alone) => alone,
+        Err(error) => return refuse("toml", error.to_string()),
+    };
+    match (alone.cluster.pop(), alone.cluster.len()) {
+        (Some(table), 0) => table.into_cluster(),
+        (_, more) => refuse("toml", format!("{} [[cluster]] tables, one is wanted", more + 1)),
+    }
+}
+
+impl From<PolicyTable> for Policy {
+    fn from(policy: PolicyTable) -> Self {
+        Self {
+            partition_timeout_ms: ms(policy.partition_timeout),
+            lease: LeaseTerms {
+                ttl_ms: ms(policy.lease_ttl),
+                rho_ppm: policy.clock_drift_ppm,
+                kill_ms: ms(policy.kill_time),
+            },
+            postgres_down_timeout_ms: ms(policy.postgres_down_timeout),
+            disk_stall_timeout_ms: ms(policy.disk_stall_timeout),
+            heartbeat_interval_ms: ms(policy.heartbeat_interval),
+            fence_grace_ms: ms(policy.fence_grace),
+            promote_timeout_ms: ms(policy.promote_timeout),
+            replay_timeout_ms: ms(policy.replay_timeout),
+            validate_timeout_ms: ms(policy.validate_timeout),
+            rejoin_timeout_ms: ms(policy.rejoin_timeout),
+            rewind_timeout_ms: ms(policy.rewind_timeout),
+            sync_lag_bytes_max: policy.sync_lag_bytes_max,
+            sync_window_ms: ms(policy.sync_window),
+            max_lag_bytes: policy.max_lag_bytes,
+            cooldown_ms: ms(policy.cooldown),
+            max_lag_ms: policy.max_lag.map(ms),
+            disk_full_alert_ms: policy.disk_full_alert.map_or(0, ms),
+        }
+    }
+}
+
 impl ClusterTable {
     pub(super) fn into_cluster(self) -> Result<ClusterConfig, ConfigError> {
         let name = self.name;
@@ -204,7 +253,6 @@ impl ClusterTable {
                 );
             }
         }
-        let policy = self.policy;
         let ttl_s = u32::try_from(self.dns_ttl.as_secs()).ok().filter(|ttl| (1..=3600).contains(ttl));
         let Some(dns_ttl_s) = ttl_s else {
             let text = humantime::format_duration(self.dns_ttl);
@@ -216,33 +264,7 @@ impl ClusterTable {
             dns_providers: self.dns_providers,
             initial_primary: self.initial_primary,
             members,
-            policy: Policy {
-                partition_timeout_ms: ms(policy.partition_timeout),
-                lease: LeaseTerms {
-                    ttl_ms: ms(policy.lease_ttl),
-                    rho_ppm: policy.clock_drift_ppm,
-                    kill_ms: ms(policy.kill_time),
-                },
-                postgres_down_timeout_ms: ms(policy.postgres_down_timeout),
-                disk_stall_timeout_ms: ms(policy.disk_stall_timeout),
-                heartbeat_interval_ms: ms(policy.heartbeat_interval),
-                fence_grace_ms: ms(policy.fence_grace),
-                promote_timeout_ms: ms(policy.promote_timeout),
-                replay_timeout_ms: ms(policy.replay_timeout),
-                validate_timeout_ms: ms(policy.validate_timeout),
-                rejoin_timeout_ms: ms(policy.rejoin_timeout),
-                rewind_timeout_ms: ms(policy.rewind_timeout),
-                sync_lag_bytes_max: policy.sync_lag_bytes_max,
-                sync_window_ms: ms(policy.sync_window),
-                max_lag_bytes: policy.max_lag_bytes,
-                cooldown_ms: ms(policy.cooldown),
-                max_lag_ms: policy.max_lag.map(ms),
-                disk_full_alert_ms: policy.disk_full_alert.map_or(0, ms),
-                switchover_timeout_ms: ms(policy.switchover_timeout),
-                failback: policy.failback,
-                failback_after_ms: ms(policy.failback_after),
-                failback_window: policy.failback_window.map(|text| text.0),
-            },
+            policy: self.policy.into(),
             automation: self.automation,
             preferred_region: self.preferred_region,
             name,

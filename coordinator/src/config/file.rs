@@ -23,6 +23,8 @@ pub(super) struct File {
     expect_existing: bool,
     #[serde(default = "default_feature_level_max")]
     feature_level_max: u8,
+    #[serde(default)]
+    join: bool,
     listen: SocketAddr,
     http_listen: Option<SocketAddr>,
     #[serde(default)]
@@ -156,6 +158,7 @@ impl File {
             data_dir: self.data_dir,
             expect_existing: self.expect_existing,
             feature_level_max: self.feature_level_max,
+            join: self.join,
             listen: self.listen,
             http_listen: self.http_listen,
             dns: self.dns.map(|dns| Dns {

@@ -21,6 +21,8 @@ use std::{
 use regent_core::{ClusterConfig, ConfigError};
 use regent_types::{CoordinatorId, Region};
 
+pub use cluster::{change as change_policy, render as render_policy};
+
 pub use route53::{ChangeMode, Route53, Route53Mode, Weighted};
 
 /// Name of the built-in DNS provider.
@@ -148,6 +150,8 @@ pub struct Config {
     pub expect_existing: bool,
     /// The highest feature level that this node announces and takes.
     pub feature_level_max: u8,
+    /// This node joins a group that exists; it never founds one.
+    pub join: bool,
     /// gRPC for agents, operators and the other coordinators.
     pub listen: SocketAddr,
     /// Metrics and health over HTTP.
@@ -168,6 +172,14 @@ pub struct Config {
     pub clusters: Vec<ClusterConfig>,
     /// Only for tests.
     pub test_hooks: Option<TestHooks>,
+}
+
+/// A text with one `[[cluster]]` table, checked as if this node's file held it alone: an operator's new cluster.
+pub fn parse_cluster(config: &Config, text: &str) -> Result<ClusterConfig, ConfigError> {
+    let cluster = cluster::read_one(text)?;
+    let one = Config { clusters: vec![cluster.clone()], ..config.clone() };
+    check::check(&one)?;
+    Ok(cluster)
 }
 
 impl Config {

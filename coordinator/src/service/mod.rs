@@ -4,8 +4,11 @@
 mod agent;
 pub mod auth;
 mod judge;
+mod coordinators;
+mod membership;
 mod operator;
 mod peer;
+mod policy;
 mod relay;
 mod switch;
 pub mod view;

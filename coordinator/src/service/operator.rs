@@ -5,6 +5,7 @@ use std::{pin::Pin, sync::Arc, time::Duration};
 
 use regent_core::{Body, OperatorRequest, RequestKind};
 use regent_proto::v1::{
+    self,
     AbortReply, AbortRequest, AcknowledgeReply, AcknowledgeRequest, ApproveReply, ApproveRequest,
     AssumeFencedReply, AssumeFencedRequest, AutomationReply, AutomationRequest, Event, FailoverReply,
     FailoverRequest, HistoryReply, HistoryRequest, OperationReport, OperationRequest, SetAutomationReply,
@@ -89,7 +90,12 @@ impl Operators {
 
     /// Proposes a request and returns what it started.
     pub(super) async fn propose(&self, request: OperatorRequest) -> Result<regent_core::Applied, Status> {
-        match self.node.proposer.propose(Body::Request(request)).await {
+        self.propose_body(Body::Request(request)).await
+    }
+
+    /// Proposes whatever an operator wants.
+    pub(super) async fn propose_body(&self, body: Body) -> Result<regent_core::Applied, Status> {
+        match self.node.proposer.propose(body).await {
             Ok(applied) => Ok(applied),
             Err(ProposeFailure::Rejected(rejection)) => Err(view::rejected(&rejection)),
             Err(ProposeFailure::NotLeader { .. }) => Err(Status::unavailable(
@@ -434,5 +440,45 @@ impl OperatorService for Operators {
     async fn abort(&self, request: Request<AbortRequest>) -> Answered<AbortReply> {
         let caller = self.gate.operator(&request)?;
         self.stop_planned(caller, request.into_inner()).await
+    }
+
+    async fn get_policy(&self, request: Request<v1::PolicyRequest>) -> Answered<v1::PolicyReply> {
+        let caller = self.gate.viewer(&request)?;
+        self.policy(caller, request.into_inner()).await
+    }
+
+    async fn set_policy(&self, request: Request<v1::SetPolicyRequest>) -> Answered<v1::ChangeReply> {
+        let caller = self.gate.operator(&request)?;
+        self.change_policy(caller, request.into_inner()).await
+    }
+
+    async fn list_members(&self, request: Request<v1::MembersRequest>) -> Answered<v1::MembersReply> {
+        let caller = self.gate.viewer(&request)?;
+        self.members(caller, request.into_inner()).await
+    }
+
+    async fn change_member(&self, request: Request<v1::ChangeMemberRequest>) -> Answered<v1::ChangeReply> {
+        let caller = self.gate.operator(&request)?;
+        self.member_change(caller, request.into_inner()).await
+    }
+
+    async fn create_cluster(&self, request: Request<v1::CreateClusterRequest>) -> Answered<v1::ChangeReply> {
+        let caller = self.gate.operator(&request)?;
+        self.cluster_create(caller, request.into_inner()).await
+    }
+
+    async fn forget_cluster(&self, request: Request<v1::ForgetClusterRequest>) -> Answered<v1::ChangeReply> {
+        let caller = self.gate.operator(&request)?;
+        self.cluster_forget(caller, request.into_inner()).await
+    }
+
+    async fn list_coordinators(&self, request: Request<v1::CoordinatorsRequest>) -> Answered<v1::CoordinatorsReply> {
+        let caller = self.gate.viewer(&request)?;
+        self.coordinators(caller, request.into_inner()).await
+    }
+
+    async fn change_coordinators(&self, request: Request<v1::ChangeCoordinatorsRequest>) -> Answered<v1::ChangeReply> {
+        let caller = self.gate.operator(&request)?;
+        self.coordinators_change(caller, request.into_inner()).await
     }
 }

@@ -23,6 +23,12 @@ impl PeerService for PeersOf {
             let text = format!("leader_id: {} is not the caller, coordinator {proved:?}", request.leader_id);
             return Err(Status::permission_denied(text));
         }
+        if let Some(reason) = &request.removed {
+            // A leader of an older term knows less than this node does.
+            if request.leader_term >= self.node.raft.status().term {
+                crate::coordinators::stop(&self.node, reason);
+            }
+        }
         let ages = request
             .ages
             .into_iter()

@@ -86,6 +86,34 @@ pub fn event(event: &Event) -> v1::Event {
     }
 }
 
+/// Where this node's file says something else of a cluster than the replicated state, which is in force.
+pub fn file_differs(config: &crate::config::Config, cluster: &regent_core::Cluster) -> Vec<String> {
+    let Some(file) = config.clusters.iter().find(|one| one.name == cluster.config.name) else {
+        return Vec::new();
+    };
+    let state = &cluster.config;
+    let mut differences: Vec<String> = regent_core::differences(&file.policy, &state.policy)
+        .into_iter()
+        .map(|difference| format!("policy (file -> in force): {difference}"))
+        .collect();
+    for member in state.members.keys().filter(|member| !file.members.contains_key(*member)) {
+        differences.push(format!("member {member} is not in the file"));
+    }
+    for (member, config) in &file.members {
+        match state.members.get(member) {
+            None => differences.push(format!("member {member} is in the file only")),
+            Some(known) if known != config => differences.push(format!("member {member} is different in the file")),
+            Some(_) => {}
+        }
+    }
+    if (&file.dns_name, file.dns_ttl_s, &file.dns_providers)
+        != (&state.dns_name, state.dns_ttl_s, &state.dns_providers)
+    {
+        differences.push("the DNS settings are different in the file".to_owned());
+    }
+    differences
+}
+
 /// Automation.
 pub fn automation(automation: Automation) -> v1::Automation {
     match automation {

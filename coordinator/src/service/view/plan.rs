@@ -94,7 +94,7 @@ fn describe(plan: &mut v1::FailoverPlan, running: &Operation, cluster: &regent_c
         plan.loss_upper_bound = Some(operation::upper_bound(bound));
     }
     let policy = &cluster.config.policy;
-    let bound_ms = policy.lease.bound_ns().div_ceil(1_000_000);
+    let bound_ms = cluster.lease_bound_ns().div_ceil(1_000_000);
     let target = plan.to_member.clone().unwrap_or_else(|| "nobody".to_owned());
     let steps = [
         (

@@ -21,13 +21,23 @@ pub fn status(node: &Node, only: Option<&str>) -> v1::StatusReply {
         answered_by: node.config.node_id.0,
         leader: inner.leadership.map(|leadership| leadership.node.0),
         wall_ms,
-        coordinators: coordinators(node, &raft, inner.leadership.is_some()),
+        coordinators: coordinators(
+            node,
+            &raft,
+            inner.leadership.is_some(),
+            &crate::coordinators::known(node, &inner.state.group),
+        ),
         clusters: clusters.map(|(_, cluster)| cluster_status(node, &inner, cluster, wall_ms)).collect(),
         feature_level: Some(inner.state.level().into()),
     }
 }
 
-fn coordinators(node: &Node, raft: &regent_raft::Status, leads: bool) -> Vec<v1::CoordinatorStatus> {
+fn coordinators(
+    node: &Node,
+    raft: &regent_raft::Status,
+    leads: bool,
+    known: &std::collections::BTreeMap<regent_types::CoordinatorId, crate::config::Peer>,
+) -> Vec<v1::CoordinatorStatus> {
     let now_ns = node.clock.now_ns();
     let own = node.config.node_id;
     let one = |(id, peer): (&regent_types::CoordinatorId, &crate::config::Peer)| {
@@ -73,7 +83,7 @@ fn coordinators(node: &Node, raft: &regent_raft::Status, leads: bool) -> Vec<v1:
         status.role = role as i32;
         status
     };
-    node.config.peers.iter().map(one).collect()
+    known.iter().map(one).collect()
 }
 
 fn cluster_status(node: &Node, inner: &Inner, cluster: &Cluster, wall_ms: u64) -> v1::ClusterStatus {
@@ -126,6 +136,7 @@ fn cluster_status(node: &Node, inner: &Inner, cluster: &Cluster, wall_ms: u64) -
         }),
         preferred_region: cluster.config.preferred_region().map(ToString::to_string),
         lease_bound_remaining_ms: lease_left_ns(inner, cluster, now_ns).map(|left_ns| left_ns / 1_000_000),
+        file_differs: super::file_differs(&node.config, cluster),
     }
 }
 
