@@ -32,7 +32,8 @@ pub fn known(node: &Node, group: &Group) -> BTreeMap<CoordinatorId, Peer> {
         if one.standing == Standing::Removed {
             all.remove(id);
         } else {
-            all.entry(*id).or_insert_with(|| Peer { region: one.region.clone(), address: one.address.clone() });
+            all.entry(*id)
+                .or_insert_with(|| Peer { region: one.region.clone(), address: one.address.clone() });
         }
     }
     all
@@ -82,14 +83,18 @@ async fn step(node: &Node) -> Result<(), String> {
     if group.coordinators.is_empty() {
         return found(node, &membership.voters.iter().copied().collect::<Vec<_>>()).await;
     }
-    let unsettled =
-        group.coordinators.iter().find(|(_, one)| matches!(one.standing, Standing::Joining | Standing::Leaving));
+    let unsettled = group
+        .coordinators
+        .iter()
+        .find(|(_, one)| matches!(one.standing, Standing::Joining | Standing::Leaving));
     let Some((id, one)) = unsettled else { return Ok(()) };
     let (is_voter, is_learner) = (membership.voters.contains(&id.0), membership.learners.contains(&id.0));
     let said = |error: regent_raft::ProposeError| format!("coordinator {id}: {error}");
     let mut voters = membership.voters.clone();
     match one.standing {
-        Standing::Joining if is_voter && !membership.joint => propose(node, GroupNews::Joined { id: *id }).await,
+        Standing::Joining if is_voter && !membership.joint => {
+            propose(node, GroupNews::Joined { id: *id }).await
+        }
         Standing::Joining if is_voter || is_learner => {
             let status = raft.status();
             let matched = status.followers.get(&id.0).and_then(|follower| follower.matched_index);
@@ -134,9 +139,10 @@ async fn found(node: &Node, voters: &[u64]) -> Result<(), String> {
 async fn hand_over(node: &Node) -> Result<(), String> {
     let status = node.raft.status();
     let own = node.config.node_id.0;
-    let able = status.followers.iter().filter(|(id, f)| {
-        **id != own && status.voters.contains(id) && f.matched_index >= status.last_index
-    });
+    let able = status
+        .followers
+        .iter()
+        .filter(|(id, f)| **id != own && status.voters.contains(id) && f.matched_index >= status.last_index);
     let Some((to, _)) = able.min_by_key(|(_, f)| f.heard_age_ms.unwrap_or(u64::MAX)) else {
         return Err("this leader is to leave, but nobody has caught up to take over".to_owned());
     };

@@ -165,10 +165,12 @@ pub async fn exchange(node: Arc<Node>) {
         }
         for (id, channel) in node.peers.removed() {
             let removed = Some(format!("told by leader {}", current.node));
-            let (node, request) = (node.clone(), AgesRequest { ages: Vec::new(), removed, ..request.clone() });
+            let (node, request) =
+                (node.clone(), AgesRequest { ages: Vec::new(), removed, ..request.clone() });
             calls.spawn(async move {
                 let mut client = PeerServiceClient::new(channel);
-                if let Some(Ok(_)) = node.clock.within(EXCHANGE_TIMEOUT, client.exchange_ages(request)).await {
+                if let Some(Ok(_)) = node.clock.within(EXCHANGE_TIMEOUT, client.exchange_ages(request)).await
+                {
                     tracing::warn!(%id, "a coordinator that was removed was still there; it has been told");
                 }
             });

@@ -109,7 +109,9 @@ impl Peers {
             }
             match self.dialer.dial(&address) {
                 Ok(channel) => drop(channels.insert(id, (address, channel))),
-                Err(error) => tracing::error!(%id, address, %error, "the coordinator's address cannot be dialled"),
+                Err(error) => {
+                    tracing::error!(%id, address, %error, "the coordinator's address cannot be dialled")
+                }
             }
         }
     }

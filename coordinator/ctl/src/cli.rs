@@ -156,6 +156,20 @@ pub(crate) enum Command {
     #[command(after_help = "Examples:\n  regentctl history gravl\n  regentctl history gravl 7\n  \
                             regentctl history gravl 7 -o json | jq .loss_final")]
     History(HistoryArgs),
+    /// Show and change thresholds while the cluster runs.
+    #[command(subcommand)]
+    Policy(crate::command::PolicyCommand),
+    /// Add, remove and list members, clusters and coordinators.
+    #[command(subcommand)]
+    Members(crate::command::MembersCommand),
+    /// Take over PostgreSQL servers that were made without Regent.
+    #[command(
+        after_help = "Examples:\n  regentctl adopt --file gravl.toml --system-id 7412345678901234567 --reason 'move in' --dry-run\n  \
+                            regentctl adopt --file gravl.toml --reason 'move in'\n\n\
+                            It costs one restart of each server under its guard; --dry-run says which settings will be\n\
+                            managed. Stop PostgreSQL, start guard and agent on each host, and the primary goes on at once."
+    )]
+    Adopt(crate::command::AdoptArgs),
     /// Make and look at certificates; asks no coordinator.
     #[command(subcommand)]
     Pki(PkiCommand),
@@ -370,7 +384,7 @@ pub(crate) enum PkiCommand {
     },
 }
 
-fn reason(text: &str) -> Result<String, String> {
+pub(crate) fn reason(text: &str) -> Result<String, String> {
     let text = text.trim();
     if text.is_empty() {
         return Err("a reason is required: it is what the report will say".to_owned());
@@ -378,7 +392,7 @@ fn reason(text: &str) -> Result<String, String> {
     Ok(text.to_owned())
 }
 
-fn request_id(text: &str) -> Result<RequestId, String> {
+pub(crate) fn request_id(text: &str) -> Result<RequestId, String> {
     RequestId::new(text).map_err(|error| error.to_string())
 }
 

@@ -310,7 +310,10 @@ pub struct GroupMembership {
 
 /// What came of a change of the membership.
 fn changed<T>(
-    result: Result<Result<T, RaftError<TypeConfig, ClientWriteError<TypeConfig>>>, tokio::time::error::Elapsed>,
+    result: Result<
+        Result<T, RaftError<TypeConfig, ClientWriteError<TypeConfig>>>,
+        tokio::time::error::Elapsed,
+    >,
 ) -> Result<(), ProposeError> {
     match result {
         Ok(Ok(_)) => Ok(()),

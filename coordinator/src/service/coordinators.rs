@@ -84,7 +84,8 @@ impl Operators {
                 if port.is_none() || add.address.parse::<axum::http::uri::Authority>().is_err() {
                     return Err(invalid("address", format!("{:?} is not host:port", add.address)));
                 }
-                let region = Region::new(add.region.clone()).map_err(|error| invalid("region", error.to_string()))?;
+                let region =
+                    Region::new(add.region.clone()).map_err(|error| invalid("region", error.to_string()))?;
                 let id = CoordinatorId(add.id);
                 let notes = vec![
                     format!("start it with node_id = {id}, join = true, an empty data_dir and the certificate coordinator/{id}"),
@@ -93,7 +94,11 @@ impl Operators {
                 ];
                 let planned = format!("coordinator {id} in {region} ({}) would join", add.address);
                 let address = add.address.clone();
-                (GroupRequestKind::AddCoordinator { id, address, region, expected_version, consent }, planned, notes)
+                (
+                    GroupRequestKind::AddCoordinator { id, address, region, expected_version, consent },
+                    planned,
+                    notes,
+                )
             }
             Some(Change::Remove(id)) => {
                 let id = CoordinatorId(*id);

@@ -1,6 +1,8 @@
 //! Members and whole clusters: list, add, remove, create, forget, adopt. Decides nothing; the core judges.
 
-use regent_core::{Body, GroupRequest, GroupRequestKind, MemberConfig, OperatorRequest, RequestKind, SyncState};
+use regent_core::{
+    Body, GroupRequest, GroupRequestKind, MemberConfig, OperatorRequest, RequestKind, SyncState,
+};
 use regent_proto::v1::{self, change_member_request::Change};
 use regent_types::{DataForm, Epoch, MemberName, Region, SystemId};
 use tonic::{Response, Status};
@@ -35,10 +37,9 @@ fn definition(one: &v1::MemberDefinition) -> Result<(MemberName, MemberConfig), 
         region: Region::new(one.region.clone()).map_err(|error| invalid("member.region", error))?,
         host: one.host.clone(),
         port: port("member.port", one.port)?,
-        client_address: one
-            .client_address
-            .parse()
-            .map_err(|error| invalid("member.client_address", format_args!("{:?}: {error}", one.client_address)))?,
+        client_address: one.client_address.parse().map_err(|error| {
+            invalid("member.client_address", format_args!("{:?}: {error}", one.client_address))
+        })?,
         client_port: port("member.client_port", one.client_port)?,
         priority: one.priority,
         promotable: one.promotable,
@@ -80,7 +81,9 @@ impl Operators {
             let (sync_confirmed, sync_reason) = match cluster.sync.get(name) {
                 _ if primary == Some(name) => (false, None),
                 Some(SyncState::Confirmed { epoch }) if Some(*epoch) == newest => (true, None),
-                Some(SyncState::Confirmed { epoch }) => (false, Some(format!("confirmed for epoch {epoch} only"))),
+                Some(SyncState::Confirmed { epoch }) => {
+                    (false, Some(format!("confirmed for epoch {epoch} only")))
+                }
                 Some(SyncState::Unconfirmed { why }) => (false, Some(why.clone())),
                 None => (false, Some("never in sync".to_owned())),
             };
@@ -124,8 +127,11 @@ impl Operators {
             Some(Change::Add(one)) => {
                 let (member, config) = definition(one)?;
                 let notes = vec![
-                    format!("start guard and agent of {member} with the certificate agent/{name}/{member}; it is cloned by itself"),
-                    "it is promotable once it is sync confirmed and the primary has acknowledged the list".to_owned(),
+                    format!(
+                        "start guard and agent of {member} with the certificate agent/{name}/{member}; it is cloned by itself"
+                    ),
+                    "it is promotable once it is sync confirmed and the primary has acknowledged the list"
+                        .to_owned(),
                     "the files of the coordinators are not changed: write it there too".to_owned(),
                 ];
                 (RequestKind::AddMember { member, config: Box::new(config) }, notes)
@@ -133,7 +139,9 @@ impl Operators {
             Some(Change::Remove(text)) => {
                 let member = member(text)?;
                 let notes = vec![
-                    format!("PostgreSQL of {member} is stopped as soon as its agent hears of it; its data is left where it is"),
+                    format!(
+                        "PostgreSQL of {member} is stopped as soon as its agent hears of it; its data is left where it is"
+                    ),
                     format!("the primary drops the slot of {member} when the stream has ended"),
                     "revoke its certificate, and take it out of the files of the coordinators".to_owned(),
                 ];
@@ -149,7 +157,8 @@ impl Operators {
             kind,
         };
         let applied = self.take(Body::Request(request), message.dry_run).await?;
-        let version = self.node.shared.lock().state.clusters.get(&name).map_or(0, |one| one.membership.version);
+        let version =
+            self.node.shared.lock().state.clusters.get(&name).map_or(0, |one| one.membership.version);
         Ok(Response::new(v1::ChangeReply {
             changes: applied.events.iter().map(|event| event.text.clone()).collect(),
             notes,
@@ -168,10 +177,15 @@ impl Operators {
             let request = auth::on_behalf(message, &caller.actor())?;
             return self.in_time(RELAY_TIMEOUT, client.create_cluster(request)).await;
         }
-        let config = config::parse_cluster(&self.node.config, &message.toml).map_err(|error| invalid("toml", error))?;
-        let (adopt, mut notes) = if message.adopt { self.adoption(&config, message.system_id)? } else { Default::default() };
+        let config = config::parse_cluster(&self.node.config, &message.toml)
+            .map_err(|error| invalid("toml", error))?;
+        let (adopt, mut notes) =
+            if message.adopt { self.adoption(&config, message.system_id)? } else { Default::default() };
         if !message.adopt {
-            notes.push(format!("start guard and agent of {}: it begins with an empty data directory", config.initial_primary));
+            notes.push(format!(
+                "start guard and agent of {}: it begins with an empty data directory",
+                config.initial_primary
+            ));
         }
         notes.push("the files of the coordinators are not changed: write it there too".to_owned());
         let request = GroupRequest {
@@ -203,7 +217,8 @@ impl Operators {
         let reported = primary.as_ref().and_then(|data| data.system_id);
         let system_id = match (named.map(SystemId), reported) {
             (Some(named), Some(reported)) if named != reported => {
-                let text = format!("{named} was named, the agent of {} reports {reported}", config.initial_primary);
+                let text =
+                    format!("{named} was named, the agent of {} reports {reported}", config.initial_primary);
                 return Err(Status::failed_precondition(format!("system_id: {text}")));
             }
             (Some(id), _) | (None, Some(id)) => id,

@@ -3,8 +3,8 @@
 
 mod agent;
 pub mod auth;
-mod judge;
 mod coordinators;
+mod judge;
 mod membership;
 mod operator;
 mod peer;

@@ -472,12 +472,18 @@ impl OperatorService for Operators {
         self.cluster_forget(caller, request.into_inner()).await
     }
 
-    async fn list_coordinators(&self, request: Request<v1::CoordinatorsRequest>) -> Answered<v1::CoordinatorsReply> {
+    async fn list_coordinators(
+        &self,
+        request: Request<v1::CoordinatorsRequest>,
+    ) -> Answered<v1::CoordinatorsReply> {
         let caller = self.gate.viewer(&request)?;
         self.coordinators(caller, request.into_inner()).await
     }
 
-    async fn change_coordinators(&self, request: Request<v1::ChangeCoordinatorsRequest>) -> Answered<v1::ChangeReply> {
+    async fn change_coordinators(
+        &self,
+        request: Request<v1::ChangeCoordinatorsRequest>,
+    ) -> Answered<v1::ChangeReply> {
         let caller = self.gate.operator(&request)?;
         self.coordinators_change(caller, request.into_inner()).await
     }

@@ -3,10 +3,13 @@
 mod abort;
 mod assume_fenced;
 mod automation;
+mod change;
 mod failover;
 mod follow;
 mod history;
+mod members;
 mod pki;
+mod policy;
 mod restraint;
 mod status;
 mod switchover;
@@ -27,6 +30,9 @@ use crate::{
     output::Output,
 };
 
+pub(crate) use members::{AdoptArgs, MembersCommand};
+pub(crate) use policy::PolicyCommand;
+
 pub(crate) async fn run(cli: Cli) -> Result<(), Failure> {
     let output = Output::new(&cli.global);
     match cli.command {
@@ -43,6 +49,9 @@ pub(crate) async fn run(cli: Cli) -> Result<(), Failure> {
         Command::Failback(args) => switchover::failback(&connect(&cli.global)?, &output, args).await,
         Command::Abort(args) => abort::run(&connect(&cli.global)?, &output, args).await,
         Command::History(args) => history::run(&connect(&cli.global)?, &output, args).await,
+        Command::Policy(command) => policy::run(&connect(&cli.global)?, &output, command).await,
+        Command::Members(command) => members::run(&connect(&cli.global)?, &output, command).await,
+        Command::Adopt(args) => members::adopt(&connect(&cli.global)?, &output, args).await,
         Command::Pki(command) => pki::run(&output, command),
         Command::Completions { shell } => completions(&output, shell),
         Command::Version => version(&output),

@@ -2,6 +2,7 @@
 
 mod certificates;
 mod commands;
+mod members;
 mod restraint;
 mod samples;
 mod support;

@@ -36,6 +36,15 @@ pub struct World {
     pub modes: Vec<v1::SetAutomationRequest>,
     pub watches: Vec<v1::WatchRequest>,
     pub callers: Vec<Identity>,
+    pub policy: v1::PolicyReply,
+    pub members: v1::MembersReply,
+    pub coordinators: v1::CoordinatorsReply,
+    pub changed: v1::ChangeReply,
+    pub policies: Vec<v1::SetPolicyRequest>,
+    pub member_changes: Vec<v1::ChangeMemberRequest>,
+    pub creations: Vec<v1::CreateClusterRequest>,
+    pub forgotten: Vec<v1::ForgetClusterRequest>,
+    pub coordinator_changes: Vec<v1::ChangeCoordinatorsRequest>,
 }
 
 #[derive(Clone)]
@@ -199,6 +208,85 @@ impl OperatorService for Service {
         self.check_epoch(&request.cluster, request.expected_epoch)?;
         let reply = v1::AssumeFencedReply { operation: 7, epoch: request.expected_epoch };
         self.world.lock().unwrap().assumed.push(request);
+        Ok(Response::new(reply))
+    }
+
+    async fn get_policy(
+        &self,
+        request: Request<v1::PolicyRequest>,
+    ) -> Result<Response<v1::PolicyReply>, Status> {
+        self.admit(&request)?;
+        Ok(Response::new(self.world.lock().unwrap().policy.clone()))
+    }
+
+    async fn set_policy(
+        &self,
+        request: Request<v1::SetPolicyRequest>,
+    ) -> Result<Response<v1::ChangeReply>, Status> {
+        self.admit(&request)?;
+        let mut world = self.world.lock().unwrap();
+        let reply = v1::ChangeReply { dry_run: request.get_ref().dry_run, ..world.changed.clone() };
+        world.policies.push(request.into_inner());
+        Ok(Response::new(reply))
+    }
+
+    async fn list_members(
+        &self,
+        request: Request<v1::MembersRequest>,
+    ) -> Result<Response<v1::MembersReply>, Status> {
+        self.admit(&request)?;
+        Ok(Response::new(self.world.lock().unwrap().members.clone()))
+    }
+
+    async fn change_member(
+        &self,
+        request: Request<v1::ChangeMemberRequest>,
+    ) -> Result<Response<v1::ChangeReply>, Status> {
+        self.admit(&request)?;
+        let mut world = self.world.lock().unwrap();
+        let reply = v1::ChangeReply { dry_run: request.get_ref().dry_run, ..world.changed.clone() };
+        world.member_changes.push(request.into_inner());
+        Ok(Response::new(reply))
+    }
+
+    async fn create_cluster(
+        &self,
+        request: Request<v1::CreateClusterRequest>,
+    ) -> Result<Response<v1::ChangeReply>, Status> {
+        self.admit(&request)?;
+        let mut world = self.world.lock().unwrap();
+        let reply = v1::ChangeReply { dry_run: request.get_ref().dry_run, ..world.changed.clone() };
+        world.creations.push(request.into_inner());
+        Ok(Response::new(reply))
+    }
+
+    async fn forget_cluster(
+        &self,
+        request: Request<v1::ForgetClusterRequest>,
+    ) -> Result<Response<v1::ChangeReply>, Status> {
+        self.admit(&request)?;
+        let mut world = self.world.lock().unwrap();
+        let reply = v1::ChangeReply { dry_run: request.get_ref().dry_run, ..world.changed.clone() };
+        world.forgotten.push(request.into_inner());
+        Ok(Response::new(reply))
+    }
+
+    async fn list_coordinators(
+        &self,
+        request: Request<v1::CoordinatorsRequest>,
+    ) -> Result<Response<v1::CoordinatorsReply>, Status> {
+        self.admit(&request)?;
+        Ok(Response::new(self.world.lock().unwrap().coordinators.clone()))
+    }
+
+    async fn change_coordinators(
+        &self,
+        request: Request<v1::ChangeCoordinatorsRequest>,
+    ) -> Result<Response<v1::ChangeReply>, Status> {
+        self.admit(&request)?;
+        let mut world = self.world.lock().unwrap();
+        let reply = v1::ChangeReply { dry_run: request.get_ref().dry_run, ..world.changed.clone() };
+        world.coordinator_changes.push(request.into_inner());
         Ok(Response::new(reply))
     }
 

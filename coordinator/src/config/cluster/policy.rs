@@ -112,7 +112,8 @@ mod tests {
     #[test]
     fn single_keys_change_and_mistakes_are_named() {
         let pair = |key: &str, value: &str| (key.to_owned(), value.to_owned());
-        let changed = change(&default(), &[pair("lease_ttl", "1m"), pair("max_lag_bytes", "1048576")]).unwrap();
+        let changed =
+            change(&default(), &[pair("lease_ttl", "1m"), pair("max_lag_bytes", "1048576")]).unwrap();
         assert_eq!((changed.lease.ttl_ms, changed.max_lag_bytes), (60_000, Some(1 << 20)));
         assert_eq!(change(&changed, &[pair("max_lag_bytes", "off")]).unwrap().max_lag_bytes, None);
         for (key, value, word) in [

@@ -102,7 +102,9 @@ pub fn file_differs(config: &crate::config::Config, cluster: &regent_core::Clust
     for (member, config) in &file.members {
         match state.members.get(member) {
             None => differences.push(format!("member {member} is in the file only")),
-            Some(known) if known != config => differences.push(format!("member {member} is different in the file")),
+            Some(known) if known != config => {
+                differences.push(format!("member {member} is different in the file"))
+            }
             Some(_) => {}
         }
     }
