@@ -27,10 +27,19 @@ pub fn pid_namespace(pid: libc::pid_t) -> Option<PidNamespace> {
 
 /// Sends SIGKILL to every process of `data_dir` outside the namespaces `spare`; returns how many were found alive.
 pub fn kill_all(data_dir: &Path, spare: &[PidNamespace]) -> io::Result<usize> {
+    scan(data_dir, spare, true).map(|found| found.len())
+}
+
+/// Processes of `data_dir`, whoever has started them.
+pub fn find(data_dir: &Path) -> io::Result<Vec<libc::pid_t>> {
+    scan(data_dir, &[], false)
+}
+
+fn scan(data_dir: &Path, spare: &[PidNamespace], kill: bool) -> io::Result<Vec<libc::pid_t>> {
     // SAFETY: no arguments.
     let (uid, own) = unsafe { (libc::geteuid(), libc::getpid()) };
     let dir = DataDir::new(data_dir);
-    let mut found = 0;
+    let mut found = Vec::new();
     for entry in fs::read_dir("/proc")? {
         let entry = entry?;
         let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<libc::pid_t>().ok()) else {
@@ -44,7 +53,10 @@ pub fn kill_all(data_dir: &Path, spare: &[PidNamespace]) -> io::Result<usize> {
         if !dir.is_used_by(pid) || pid_namespace(pid).is_some_and(|ns| spare.contains(&ns)) {
             continue;
         }
-        found += 1;
+        found.push(pid);
+        if !kill {
+            continue;
+        }
         // SAFETY: a valid descriptor, no siginfo.
         unsafe {
             libc::syscall(libc::SYS_pidfd_send_signal, handle.as_raw_fd(), libc::SIGKILL, 0usize, 0);

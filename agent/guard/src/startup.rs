@@ -1,5 +1,6 @@
 //! What a starting guard does before it answers anybody: take the lock, empty what an earlier guard left, read the state,
-//! take a new identity, and write that down.
+//! take a new identity, and write that down. Before all of it: a PostgreSQL that runs where no guard has ever been is left
+//! alone, and the guard ends.
 //!
 //! The order is the point. The lock comes free only when the earlier guard *and* its helpers can start nothing more; then the
 //! scan kills what they had started; only then may this guard say that it *succeeds* the earlier instance, which is a
@@ -46,6 +47,7 @@ pub fn start(config: &Config) -> io::Result<Started> {
         .mode(0o700)
         .create(dir)
         .map_err(failed(format_args!("state_dir {}", dir.display())))?;
+    refuse_strangers(dir, &config.data_dir)?;
     let lock = take_lock(dir)?;
     empty(&config.data_dir)?;
     let (state, found) = identify(dir)?;
@@ -58,6 +60,31 @@ pub fn start(config: &Config) -> io::Result<Started> {
             .with("fenced_through", state.fenced_through),
     );
     Ok(Started { lock, state, found })
+}
+
+/// Where no guard has been before, a PostgreSQL that runs is somebody's who does without Regent: it is not killed, the guard
+/// does not start. Once a guard has been there, whatever runs outside is a leftover or a mistake, and is emptied.
+///
+/// Interleaving: `data_dir` names the wrong directory, of a production server that nobody wanted to move.
+fn refuse_strangers(dir: &Path, data_dir: &Path) -> io::Result<()> {
+    let known = ["guard.lock", "guard.state"].iter().any(|name| dir.join(name).exists());
+    if known {
+        return Ok(());
+    }
+    let found = procscan::find(data_dir)?;
+    if found.is_empty() {
+        return Ok(());
+    }
+    let pids: Vec<String> = found.iter().map(ToString::to_string).collect();
+    Err(io::Error::new(
+        io::ErrorKind::ResourceBusy,
+        format!(
+            "PostgreSQL of data_dir {} runs without a guard (pid {}): stop it first (pg_ctl stop -m fast), then start the \
+             guard; nothing was killed",
+            data_dir.display(),
+            pids.join(", ")
+        ),
+    ))
 }
 
 fn take_lock(dir: &Path) -> io::Result<File> {

@@ -32,6 +32,10 @@ fn a_starting_guard_empties_what_runs_in_the_data_directory() {
     for bin in postgres_bins() {
         let mut lab = Lab::empty(&bin);
         lab.initdb();
+        // A guard has been here before: what runs now is a leftover.
+        lab.start_guard();
+        lab.signal_guard(libc::SIGTERM);
+        assert!(lab.reap_guard().success());
         let mut leftover = command(bin.join("postgres"))
             .arg("-D")
             .arg(lab.data())
@@ -53,6 +57,35 @@ fn a_starting_guard_empties_what_runs_in_the_data_directory() {
         session.wait().unwrap();
         assert!(lab.log().contains("killing what an earlier guard left"), "{}", lab.log());
     }
+}
+
+#[test]
+fn a_postgres_that_runs_without_any_guard_is_left_alone() {
+    let bin = newest();
+    let mut lab = Lab::empty(&bin);
+    lab.initdb();
+    let mut stranger = command(bin.join("postgres"))
+        .arg("-D")
+        .arg(lab.data())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .current_dir("/")
+        .spawn()
+        .unwrap();
+    lab.wait_for_sql();
+    for _ in 0..2 {
+        let output = lab.guard_command().output().unwrap();
+        assert_eq!(output.status.code(), Some(1));
+        let text = String::from_utf8(output.stderr).unwrap();
+        let pid = format!("pid {}", stranger.id());
+        assert!(text.contains("runs without a guard") && text.contains(&pid), "{text}");
+    }
+    assert_eq!(lab.sql("SELECT 1").trim(), "1", "it serves on");
+    // SAFETY: plain numbers.
+    unsafe { libc::kill(stranger.id() as libc::pid_t, libc::SIGINT) };
+    stranger.wait().unwrap();
+    lab.start_guard();
+    lab.start_primary(1, 50.0);
 }
 
 #[test]

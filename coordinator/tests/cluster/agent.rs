@@ -32,6 +32,7 @@ pub struct Agent {
     pub lsn: Lsn,
     pub fenced: Epoch,
     pub not_accepting_for_ms: u64,
+    pub members_version: u64,
     /// Everything that happened, oldest first.
     pub granted: Vec<(Grant, Instant)>,
     pub refused: Vec<LeaseRefusal>,
@@ -89,6 +90,7 @@ impl Handle {
             lsn: Lsn(0x100_0000),
             fenced: Epoch::NONE,
             not_accepting_for_ms: 0,
+            members_version: 0,
             granted: Vec::new(),
             refused: Vec::new(),
             directives: Vec::new(),
@@ -186,6 +188,7 @@ async fn session(member: &MemberName, state: &Mutex<Agent>, channel: Channel) ->
 impl Agent {
     fn take_ack(&mut self, ack: Acknowledgement) {
         self.acknowledged = Some(Instant::now());
+        self.members_version = ack.view.as_ref().map_or(0, |view| view.members_version);
         match ack.lease {
             LeaseDecision::Granted(grant) => {
                 assert_eq!(grant.instance, self.instance, "a lease for another instance");
@@ -292,7 +295,7 @@ impl Agent {
             boot: boot(),
             stamp_ns: now_ns(),
             nonce,
-            members_version: 0,
+            members_version: self.members_version,
             report: Report {
                 guard: GuardFacts {
                     reachable: true,

@@ -78,7 +78,7 @@ pub fn config_text(
     security: &str,
     address: impl Fn(u64) -> String,
 ) -> String {
-    let regions = ["eu", "us", "witness"];
+    let regions = ["eu", "us", "witness", "ap", "sa"];
     let own = ports[&id];
     let verify: Vec<String> = ports.values().map(|p| format!("\"127.0.0.1:{}\"", p.dns)).collect();
     let peers: String = ports
@@ -192,10 +192,12 @@ impl Group {
         started
     }
 
-    async fn try_start_node(&mut self, id: u64) -> Result<(), NodeError> {
+    pub async fn try_start_node(&mut self, id: u64) -> Result<(), NodeError> {
         let own = format!("127.0.0.1:{}", self.ports[&id].grpc);
         let address = |to: u64| self.links.get(&(id, to)).map_or(own.clone(), |link| link.address.clone());
-        let text = config_text(id, &self.ports, self.dir.path(), &self.security, address);
+        let founders =
+            self.ports.iter().filter(|(id, _)| **id <= 3).map(|(id, ports)| (*id, *ports)).collect();
+        let text = config_text(id, &founders, self.dir.path(), &self.security, address);
         let text = match self.verify {
             Some(port) => {
                 let line = text.lines().find(|line| line.starts_with("verify")).unwrap().to_owned();
@@ -203,6 +205,18 @@ impl Group {
             }
             None => text,
         };
+        let config = Config::parse(&text, Path::new("test.toml")).unwrap();
+        self.nodes.insert(id, Running::start(config, Clock::system()).await?);
+        Ok(())
+    }
+
+    /// Starts a further node that joins the group; it is reached without links.
+    pub async fn join(&mut self, id: u64) -> Result<(), regent_coordinator::node::NodeError> {
+        let made = || Ports { grpc: free_port(), dns: free_port(), http: free_port() };
+        self.ports.entry(id).or_insert_with(made);
+        let address = |to: u64| format!("127.0.0.1:{}", self.ports[&to].grpc);
+        let text = config_text(id, &self.ports, self.dir.path(), &self.security, address);
+        let text = text.replacen("region =", "join = true\nregion =", 1);
         let config = Config::parse(&text, Path::new("test.toml")).unwrap();
         self.nodes.insert(id, Running::start(config, Clock::system()).await?);
         Ok(())

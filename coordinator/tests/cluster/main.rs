@@ -9,4 +9,5 @@ mod identity;
 mod leases;
 mod levels;
 mod link;
+mod membership;
 mod operators;
