@@ -103,8 +103,17 @@ impl Deployment {
             };
             write!(out, "\n[test_hooks]\n{key} = {step:?}\n")?;
         }
-        out.push_str(&self.cluster_toml()?);
+        if !self.options.without_cluster {
+            out.push_str(&self.cluster_toml()?);
+        }
         Ok(out)
+    }
+
+    /// A file with the cluster alone, as `regentctl adopt` and `members create` take it.
+    pub fn cluster_file(&self) -> Result<std::path::PathBuf> {
+        let path = self.files.config("cluster");
+        self.write_file(&path, &self.cluster_toml()?)?;
+        Ok(path)
     }
 
     fn cluster_toml(&self) -> Result<String> {

@@ -37,6 +37,7 @@
 
 mod access;
 mod artefacts;
+mod by_hand;
 mod config;
 mod ctl;
 mod events;

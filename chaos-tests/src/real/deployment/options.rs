@@ -29,6 +29,8 @@ pub struct DeploymentOptions {
     pub agent_lines: Vec<String>,
     /// `RUST_LOG` of the coordinators.
     pub log_filter: String,
+    /// The coordinators' files name no cluster: the scenario adds it.
+    pub without_cluster: bool,
 }
 
 impl DeploymentOptions {
@@ -46,6 +48,7 @@ impl DeploymentOptions {
             policy: BTreeMap::new(),
             agent_lines: Vec::new(),
             log_filter: "info,openraft=warn,hickory_server=warn".into(),
+            without_cluster: false,
         }
     }
 
@@ -101,6 +104,12 @@ impl DeploymentOptions {
     /// A key of the cluster's policy, as TOML: `policy("postgres_down_timeout", "\"3s\"")`.
     pub fn policy(mut self, key: &str, toml: &str) -> Self {
         self.policy.insert(key.to_owned(), toml.to_owned());
+        self
+    }
+
+    /// The coordinators' files name no cluster.
+    pub fn without_cluster(mut self) -> Self {
+        self.without_cluster = true;
         self
     }
 }
