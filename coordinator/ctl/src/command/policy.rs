@@ -23,7 +23,7 @@ pub(crate) enum PolicyCommand {
     /// Change thresholds; all of them or none.
     #[command(after_help = "Examples:\n  \
                             regentctl policy set gravl partition_timeout=2m lease_ttl=100s --reason 'faster' --dry-run\n  \
-                            regentctl policy set gravl max_lag_bytes=none --reason 'no bound'\n\n\
+                            regentctl policy set gravl max_lag_bytes=off --reason 'no bound'\n\n\
                             Keys and values are those of coordinator.toml. Every relation between them is checked; the\n\
                             change is recorded with old and new value. A shorter lease counts for a failover only when\n\
                             the longer ones that are out have ended.")]
@@ -34,7 +34,7 @@ pub(crate) enum PolicyCommand {
 pub(crate) struct SetArgs {
     /// Which cluster.
     pub cluster: ClusterName,
-    /// KEY=VALUE, as in coordinator.toml; `none` takes a bound away.
+    /// KEY=VALUE, as in coordinator.toml; `off` takes a bound away.
     #[arg(required = true, value_parser = pair)]
     pub values: Vec<(String, String)>,
     #[command(flatten)]

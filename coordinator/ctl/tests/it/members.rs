@@ -21,7 +21,7 @@ async fn a_policy_is_shown_and_changed_key_by_key() {
     world.policy = v1::PolicyReply {
         cluster: "gravl".into(),
         epoch: 4,
-        values: vec![value("lease_ttl", "4m 30s"), value("max_lag_bytes", "none")],
+        values: vec![value("lease_ttl", "4m 30s"), value("max_lag_bytes", "off")],
         file_differs: vec!["policy (file -> in force): partition_timeout_ms 1 -> 2".into()],
         leases_in_flight_ms: Some(270_000),
     };
@@ -31,11 +31,11 @@ async fn a_policy_is_shown_and_changed_key_by_key() {
     shown.says("lease_ttl").says("4m 30s").says("in force").says("4m30s");
     assert_eq!(fake.ctl(&["policy", "show", "gravl", "-o", "json"]).await.json()["epoch"], 4);
 
-    let args = ["policy", "set", "gravl", "lease_ttl=1m", "max_lag_bytes=none", "--reason", "r", "--dry-run"];
+    let args = ["policy", "set", "gravl", "lease_ttl=1m", "max_lag_bytes=off", "--reason", "r", "--dry-run"];
     fake.ctl(&args).await.expect(0).says("would change: lease.ttl_ms").says("files too");
     let sent = fake.world.lock().unwrap().policies.pop().unwrap();
     assert_eq!((sent.expected_epoch, sent.dry_run, sent.reason.as_str()), (4, true, "r"));
-    assert_eq!(sent.values, [value("lease_ttl", "1m"), value("max_lag_bytes", "none")]);
+    assert_eq!(sent.values, [value("lease_ttl", "1m"), value("max_lag_bytes", "off")]);
 
     for bad in
         [&["policy", "set", "gravl", "lease_ttl", "--reason", "r"][..], &["policy", "set", "gravl", "a=1"]]

@@ -44,7 +44,10 @@ fn table(policy: &Policy) -> toml::Table {
 }
 
 /// A number of bytes, or `off`.
-pub(super) fn write_bytes_or_off<S: serde::Serializer>(value: &Option<u64>, to: S) -> Result<S::Ok, S::Error> {
+pub(super) fn write_bytes_or_off<S: serde::Serializer>(
+    value: &Option<u64>,
+    to: S,
+) -> Result<S::Ok, S::Error> {
     match value {
         Some(bytes) => to.serialize_u64(*bytes),
         None => to.serialize_str(OFF),
