@@ -291,6 +291,17 @@ fn every_directive_round_trips() {
             branches: vec![Branch { epoch: Epoch(4), timeline: Timeline(1), switch_lsn: Lsn(7) }],
             rewind_timeout_ms: 60_000,
         },
+        Directive::Adopt { epoch: Epoch(1), system_id: SystemId(u64::MAX), standby_of: None },
+        Directive::Adopt {
+            epoch: Epoch(1),
+            system_id: SystemId(9),
+            standby_of: Some(AdoptedHistory {
+                timeline: Timeline(3),
+                switch_lsn: Some(Lsn(7)),
+                end_lsn: Lsn(9),
+            }),
+        },
+        Directive::Disown { epoch: Epoch(4) },
         Directive::Validate { name: "gravl.db".into(), address: "10.0.0.2".into(), port: 1, epoch: Epoch(5) },
         Directive::Checkpoint { epoch: Epoch(4) },
         Directive::Drain { fenced: Epoch(4), timeout_ms: 30_000 },

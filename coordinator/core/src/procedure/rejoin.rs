@@ -36,6 +36,12 @@ pub(crate) fn begin_rejoin(
     if let Some(operation) = &cluster.operation {
         return Err(Rejection::OperationRunning { operation: operation.id, step: operation.step });
     }
+    let adopts = cluster.adoption.as_ref().is_some_and(|adoption| adoption.standbys.contains(member));
+    if adopts && declare.evidence.primary_lsn.is_none() {
+        // It is compared with once: without it a standby that fits would be cloned.
+        let reason = format!("the end of the WAL of {primary} is not known yet");
+        return Err(Rejection::NoRejoin { member: member.clone(), reason });
+    }
     let why = match &declare.trigger {
         Trigger::NotInSync { why } => why.clone(),
         _ => String::new(),
