@@ -129,6 +129,11 @@ fn cluster(cluster: &ClusterStatus, paint: &Paint) -> String {
             duration(policy.lease_ttl_ms),
         ));
     }
+    for difference in &cluster.file_differs {
+        let line = format!("  ! the coordinator's file differs: {difference}");
+        text.push_str(&paint.tone(Tone::Warn, &line));
+        text.push('\n');
+    }
     if let Some(operation) = &cluster.operation {
         let mut line = format!(
             "  running: #{} {} ({}), step {}, for {}",
