@@ -109,6 +109,7 @@ struct PolicyTable {
     failback: FailbackMode,
     #[serde(with = "humantime_serde")]
     failback_after: Duration,
+    #[serde(skip_serializing_if = "Option::is_none")]
     failback_window: Option<window::Text>,
 }
 
@@ -219,6 +220,10 @@ impl From<PolicyTable> for Policy {
             cooldown_ms: ms(policy.cooldown),
             max_lag_ms: policy.max_lag.map(ms),
             disk_full_alert_ms: policy.disk_full_alert.map_or(0, ms),
+            switchover_timeout_ms: ms(policy.switchover_timeout),
+            failback: policy.failback,
+            failback_after_ms: ms(policy.failback_after),
+            failback_window: policy.failback_window.map(|text| text.0),
         }
     }
 }

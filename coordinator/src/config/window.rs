@@ -1,7 +1,7 @@
 //! The maintenance window as text: `"sat,sun 02:00-05:00"`, `"daily 23:00-01:00"`; UTC.
 
 use regent_core::Window;
-use serde::{Deserialize, Deserializer, de::Error};
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error};
 
 const DAYS: [&str; 7] = ["mon", "tue", "wed", "thu", "fri", "sat", "sun"];
 
@@ -17,6 +17,16 @@ impl<'de> Deserialize<'de> for Text {
                 "failback_window {text:?} is not of the form \"sat,sun 02:00-05:00\" or \"daily 23:00-01:00\" (UTC)"
             ))
         })
+    }
+}
+
+impl Serialize for Text {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let Window { days, from_minute, to_minute } = &self.0;
+        let names: Vec<&str> = days.iter().filter_map(|day| DAYS.get(usize::from(*day)).copied()).collect();
+        let days = if names.len() == DAYS.len() { "daily".to_owned() } else { names.join(",") };
+        let hour = |minute: &u16| format!("{:02}:{:02}", minute / 60, minute % 60);
+        serializer.collect_str(&format_args!("{days} {}-{}", hour(from_minute), hour(to_minute)))
     }
 }
 

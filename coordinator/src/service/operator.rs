@@ -5,8 +5,7 @@ use std::{pin::Pin, sync::Arc, time::Duration};
 
 use regent_core::{Body, OperatorRequest, RequestKind};
 use regent_proto::v1::{
-    self,
-    AbortReply, AbortRequest, AcknowledgeReply, AcknowledgeRequest, ApproveReply, ApproveRequest,
+    self, AbortReply, AbortRequest, AcknowledgeReply, AcknowledgeRequest, ApproveReply, ApproveRequest,
     AssumeFencedReply, AssumeFencedRequest, AutomationReply, AutomationRequest, Event, FailoverReply,
     FailoverRequest, HistoryReply, HistoryRequest, OperationReport, OperationRequest, SetAutomationReply,
     SetAutomationRequest, StatusReply, StatusRequest, SwitchoverReply, SwitchoverRequest, WatchRequest,

@@ -7,7 +7,10 @@ use std::time::Duration;
 
 use regent_core::{ConfigError, Policy};
 
-use super::{OFF, PolicyTable, refuse};
+use super::{OFF, PolicyTable, refuse, window};
+
+/// The one key that a file leaves out when it is off.
+const WINDOW: &str = "failback_window";
 
 fn of_ms(ms: u64) -> Duration {
     Duration::from_millis(ms)
@@ -35,6 +38,10 @@ impl From<&Policy> for PolicyTable {
             cooldown: of_ms(policy.cooldown_ms),
             max_lag: policy.max_lag_ms.map(of_ms),
             disk_full_alert: Some(policy.disk_full_alert_ms).filter(|ms| *ms > 0).map(of_ms),
+            switchover_timeout: of_ms(policy.switchover_timeout_ms),
+            failback: policy.failback,
+            failback_after: of_ms(policy.failback_after_ms),
+            failback_window: policy.failback_window.clone().map(window::Text),
         }
     }
 }
@@ -71,14 +78,23 @@ pub fn render(policy: &Policy) -> Vec<(String, String)> {
         toml::Value::String(text) => text,
         other => other.to_string(),
     };
-    table(policy).into_iter().map(|(key, one)| (key, value(one))).collect()
+    let mut all: Vec<_> = table(policy).into_iter().map(|(key, one)| (key, value(one))).collect();
+    if !all.iter().any(|(key, _)| key == WINDOW) {
+        all.push((WINDOW.to_owned(), OFF.to_owned()));
+    }
+    all.sort();
+    all
 }
 
 /// The policy with these keys changed; nothing is changed when one of them is not acceptable.
 pub fn change(policy: &Policy, values: &[(String, String)]) -> Result<Policy, ConfigError> {
     let mut table = table(policy);
     for (key, value) in values {
-        if !table.contains_key(key) {
+        if key == WINDOW && value == OFF {
+            table.remove(key);
+            continue;
+        }
+        if !table.contains_key(key) && key != WINDOW {
             let known: Vec<String> = render(policy).into_iter().map(|(key, _)| key).collect();
             return refuse(key, format!("is no key of a policy; there are {}", known.join(", ")));
         }
@@ -110,6 +126,10 @@ mod tests {
         assert!(values.contains(&("lease_ttl".into(), "4m 30s".into())), "{values:?}");
         assert!(values.contains(&("max_lag_bytes".into(), "67108864".into())), "{values:?}");
         assert_eq!(change(&policy, &values).unwrap(), policy);
+        let window = ("failback_window".to_owned(), "sat,sun 02:00-05:30".to_owned());
+        let with = change(&policy, std::slice::from_ref(&window)).unwrap();
+        assert!(with.failback_window.is_some() && render(&with).contains(&window));
+        assert_eq!(change(&with, &render(&with)).unwrap(), with);
     }
 
     #[test]
