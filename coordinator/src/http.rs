@@ -101,6 +101,10 @@ fn render(node: &Node) -> String {
         let help = "New certificate files that were refused.";
         text.one("regent_certificates_refused_total", "counter", help, m.certificates_refused.get());
     }
+    let help = "Runs of external fencing drivers.";
+    text.one("regent_fencing_driver_runs_total", "counter", help, m.fencing_runs.get());
+    let help = "Runs of external fencing drivers that proved nothing.";
+    text.one("regent_fencing_driver_failures_total", "counter", help, m.fencing_failures.get());
     let help = "From a heartbeat's arrival to its acknowledgement.";
     text.histogram("regent_acknowledgement_seconds", help, &m.acknowledgement_ms);
     clusters(node, &mut text);

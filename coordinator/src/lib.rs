@@ -17,6 +17,7 @@ pub mod confirm;
 pub mod coordinators;
 pub mod dns;
 pub mod executor;
+pub mod fencing;
 pub mod heard;
 pub mod hooks;
 mod http;

@@ -74,6 +74,10 @@ pub struct Metrics {
     pub redirect_failures: Counter,
     /// New certificate files that were refused.
     pub certificates_refused: Counter,
+    /// Runs of external fencing drivers.
+    pub fencing_runs: Counter,
+    /// Of which proved nothing.
+    pub fencing_failures: Counter,
     /// From a heartbeat's arrival to its acknowledgement.
     pub acknowledgement_ms: Histogram,
     /// How each DNS provider has answered this node.

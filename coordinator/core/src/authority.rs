@@ -70,5 +70,22 @@ pub(crate) fn check_proof(
             bad(format!("the bound was computed under {leadership}, the entry was proposed under {under}"))
         }
         FenceProof::Operator { .. } => Ok(()),
+        // A guard that has restarted is another instance, and its epoch another epoch: what a driver did to the last one
+        // says nothing of it.
+        FenceProof::External(evidence) => {
+            if evidence.begun_for.epoch != bound.epoch {
+                return bad(format!(
+                    "driver {} was started to fence epoch {}, epoch {} is asked",
+                    evidence.driver, evidence.begun_for.epoch, bound.epoch
+                ));
+            }
+            if evidence.instance != bound.instance {
+                return bad(format!(
+                    "driver {} fenced instance {}, epoch {} is bound to instance {}",
+                    evidence.driver, evidence.instance, bound.epoch, bound.instance
+                ));
+            }
+            Ok(())
+        }
     }
 }

@@ -52,7 +52,7 @@ pub use pending::{Pending, PendingWhy};
 pub use position::{Leadership, Position};
 pub use procedure::policy::differences;
 pub use procedure::precedence;
-pub use proof::{Certainty, FenceProof, FenceRecord};
+pub use proof::{Certainty, Confinement, ExternalEvidence, FenceProof, FenceRecord};
 pub use proposal::{
     Body, Declare, Evidence as DeclareEvidence, LagEvidence, OperatorRequest, Proposal, RequestKind,
 };

@@ -73,6 +73,7 @@ pub(super) fn check(config: &Config) -> Result<(), ConfigError> {
         );
         return refuse("feature_level_max", text);
     }
+    super::fencing::check(&config.fencing_drivers, &config.clusters)?;
     let hooks = config.test_hooks.clone().unwrap_or_default();
     let given = [("exit_after_step", hooks.exit_after_step), ("stop_after_step", hooks.stop_after_step)];
     for (key, step) in given {

@@ -7,8 +7,8 @@ use regent_types::{CoordinatorId, Region};
 use serde::Deserialize;
 
 use super::{
-    Config, Dns, Peer, Placement, RaftTiming, Security, TestHooks, cluster::ClusterTable, refuse,
-    route53::Route53Table,
+    Config, Dns, Peer, Placement, RaftTiming, Security, TestHooks, cluster::ClusterTable,
+    fencing::FencingTable, refuse, route53::Route53Table,
 };
 
 #[derive(Debug, Deserialize)]
@@ -42,6 +42,8 @@ pub(super) struct File {
     placement: PlacementTable,
     #[serde(default)]
     cluster: Vec<ClusterTable>,
+    #[serde(default)]
+    fencing_driver: Vec<FencingTable>,
     test_hooks: Option<TestHooksTable>,
 }
 
@@ -176,6 +178,7 @@ impl File {
                 interval: self.placement.interval,
             },
             clusters,
+            fencing_drivers: self.fencing_driver.into_iter().map(FencingTable::into_driver).collect(),
             test_hooks: self.test_hooks.map(|hooks| TestHooks {
                 exit_after_step: hooks.exit_after_step,
                 stop_after_step: hooks.stop_after_step,

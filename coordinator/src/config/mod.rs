@@ -5,6 +5,7 @@
 
 mod check;
 mod cluster;
+mod fencing;
 mod file;
 mod route53;
 #[cfg(test)]
@@ -24,6 +25,7 @@ use regent_types::{CoordinatorId, Region};
 pub use cluster::{change as change_policy, render as render_policy};
 
 pub use route53::{ChangeMode, Route53, Route53Mode, Weighted};
+pub use fencing::FencingDriver;
 
 /// Name of the built-in DNS provider.
 pub const EMBEDDED: &str = "embedded";
@@ -170,6 +172,8 @@ pub struct Config {
     pub placement: Placement,
     /// Clusters to be added when the group does not know them.
     pub clusters: Vec<ClusterConfig>,
+    /// External fencing drivers of this node.
+    pub fencing_drivers: Vec<FencingDriver>,
     /// Only for tests.
     pub test_hooks: Option<TestHooks>,
 }

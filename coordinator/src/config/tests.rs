@@ -293,3 +293,29 @@ fn health_checks_need_resolvers_and_nothing_else() {
     refused(&table("resolvers = [\"nowhere\"]"), &["resolvers"]);
     refused(&table("ttl = \"5s\"\nresolvers = [\"192.0.2.53:53\"]"), &["route53.checks.ttl", "leave it out"]);
 }
+
+fn with_driver(change: impl Fn(String) -> String) -> String {
+    let driver = "[[fencing_driver]]\nname = \"off\"\ncluster = \"gravl\"\ncommand = [\"/bin/sh\"]\n";
+    format!("{}\n{}", example(), change(driver.to_owned()))
+}
+
+#[test]
+fn fencing_drivers_are_checked() {
+    let config = parse(&with_driver(|driver| driver)).unwrap();
+    let driver = &config.fencing_drivers[0];
+    assert_eq!((driver.timeout, driver.delay), (Duration::from_secs(60), Duration::from_secs(10)));
+    let cases: [(&str, &str, &[&str]); 8] = [
+        ("\"gravl\"", "\"grvl\"", &["fencing_driver.off.cluster", "grvl"]),
+        ("\"off\"", "\"o f\"", &["fencing_driver.name", "o f"]),
+        ("[\"/bin/sh\"]", "[]", &["fencing_driver.off.command", "is empty"]),
+        ("/bin/sh", "sh", &["fencing_driver.off.command", "\"sh\"", "absolute"]),
+        ("/bin/sh", "/no/such/driver", &["fencing_driver.off.command", "/no/such/driver"]),
+        ("/bin/sh", "/etc/passwd", &["fencing_driver.off.command", "/etc/passwd", "not executable"]),
+        ("name", "timeout = \"2h\"\nname", &["fencing_driver.off.timeout", "2h"]),
+        ("name", "members = [\"mars\"]\nname", &["fencing_driver.off.members", "mars"]),
+    ];
+    for (from, to, words) in cases {
+        refused(&with_driver(|driver| driver.replacen(from, to, 1)), words);
+    }
+    refused(&with_driver(|driver| driver.repeat(2)), &["fencing_driver.name", "off is given twice"]);
+}

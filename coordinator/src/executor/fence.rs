@@ -6,9 +6,10 @@
 use std::time::Duration;
 
 use regent_core::{Body, FenceProof};
-use regent_types::{Directive, EffectKey, Epoch, Evidence, MemberName, Outcome};
+use regent_types::{BootId, Directive, EffectKey, Epoch, Evidence, InstanceId, MemberName, Outcome};
 
-use super::{Context, ask, prepare};
+use super::{Context, ask, external, prepare};
+use crate::fencing::Target;
 
 /// Between two looks at the bound.
 const BOUND_POLL: Duration = Duration::from_millis(20);
@@ -21,6 +22,8 @@ pub(super) const CANDIDATES_TIMEOUT: Duration = Duration::from_secs(10);
 pub(super) struct Order {
     pub epoch: Epoch,
     pub member: MemberName,
+    pub instance: InstanceId,
+    pub boot: BootId,
     pub grace_ms: u64,
     pub candidates: Vec<MemberName>,
 }
@@ -46,6 +49,7 @@ pub(super) async fn run_from(context: &Context, key: &EffectKey, order: Order, a
         let proof = tokio::select! {
             // An acknowledgement that the core has rejected is not offered again; the bound passes in any case.
             proof = acknowledged(context, key, &order), if attempt == 1 => proof,
+            proof = external(context, key, &order), if attempt == 1 => proof,
             proof = expired(context, key) => match proof {
                 Some(proof) => proof,
                 None => return,
@@ -65,6 +69,27 @@ pub(super) async fn run_from(context: &Context, key: &EffectKey, order: Order, a
         }
         context.node.clock.sleep(ASK_PAUSE).await;
     }
+}
+
+/// Waits for a driver's word.
+async fn external(context: &Context, key: &EffectKey, order: &Order) -> FenceProof {
+    let config = {
+        let inner = context.node.shared.lock();
+        let cluster = inner.state.clusters.get(&key.cluster);
+        cluster.and_then(|cluster| cluster.config.members.get(&order.member)).cloned()
+    };
+    // A member that is no longer there has no driver either.
+    let Some(config) = config else { return std::future::pending().await };
+    let target = Target {
+        key: key.clone(),
+        member: order.member.clone(),
+        region: config.region,
+        host: config.host,
+        port: config.port,
+        instance: order.instance,
+        boot: order.boot.clone(),
+    };
+    external::fenced(context, &target).await
 }
 
 /// Asks the guard until it acknowledges.

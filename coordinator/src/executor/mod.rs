@@ -6,6 +6,7 @@
 
 mod ask;
 mod collect;
+mod external;
 mod fence;
 mod handover;
 mod prepare;
@@ -123,8 +124,9 @@ async fn perform(context: Context, effect: Effect) {
     let Effect { key, kind } = effect;
     tracing::info!(?key, kind = name(&kind), "effect begins");
     match kind {
-        EffectKind::Fence { epoch, member, grace_ms, candidates, .. } => {
-            fence::run(&context, &key, fence::Order { epoch, member, grace_ms, candidates }).await;
+        EffectKind::Fence { epoch, member, instance, boot, grace_ms, candidates } => {
+            let order = fence::Order { epoch, member, instance, boot, grace_ms, candidates };
+            fence::run(&context, &key, order).await;
         }
         EffectKind::Handover { epoch, member, grace_ms, target, timeout_ms, candidates, .. } => {
             let fence = fence::Order { epoch, member, grace_ms, candidates };

@@ -34,6 +34,7 @@ pub struct Group {
     dir: TempDir,
     security: String,
     verify: Option<u16>,
+    edit: fn(&Path, String) -> String,
 }
 
 #[derive(Clone, Copy)]
@@ -158,8 +159,28 @@ impl Group {
         Self::start_with(|_, _| "plaintext = true".to_owned(), Some(port)).await
     }
 
+    /// The same, with every configuration edited; the folder is the group's own.
+    pub async fn start_edited(edit: fn(&Path, String) -> String, prepare: impl FnOnce(&Path)) -> Self {
+        let mut group = Self::unstarted(None).await;
+        prepare(group.dir.path());
+        (group.edit, group.security) = (edit, "plaintext = true".into());
+        for id in 1..=3 {
+            group.start_node(id).await;
+        }
+        group
+    }
+
     /// Starts three nodes; `security` writes the lines about TLS. It must come before any table, or be one.
     pub async fn start_with(security: impl Fn(u64, &Path) -> String, verify: Option<u16>) -> Self {
+        let mut group = Self::unstarted(verify).await;
+        for id in 1..=3 {
+            group.security = security(id, group.dir.path());
+            group.start_node(id).await;
+        }
+        group
+    }
+
+    async fn unstarted(verify: Option<u16>) -> Self {
         log();
         let (ports, dir) = (ports(), TempDir::new().unwrap());
         let mut links = BTreeMap::new();
@@ -168,12 +189,8 @@ impl Group {
                 links.insert((from, to), Link::new(format!("127.0.0.1:{}", ports[&to].grpc)).await);
             }
         }
-        let mut group = Self { nodes: BTreeMap::new(), ports, links, dir, security: String::new(), verify };
-        for id in 1..=3 {
-            group.security = security(id, group.dir.path());
-            group.start_node(id).await;
-        }
-        group
+        let (nodes, security) = (BTreeMap::new(), String::new());
+        Self { nodes, ports, links, dir, security, verify, edit: |_, text| text }
     }
 
     pub fn dir(&self) -> &Path {
@@ -205,6 +222,7 @@ impl Group {
             }
             None => text,
         };
+        let text = (self.edit)(self.dir.path(), text);
         let config = Config::parse(&text, Path::new("test.toml")).unwrap();
         self.nodes.insert(id, Running::start(config, Clock::system()).await?);
         Ok(())

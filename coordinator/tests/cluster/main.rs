@@ -3,6 +3,7 @@
 mod agent;
 mod certificates;
 mod failover;
+mod fencing;
 mod group;
 mod hooks;
 mod identity;

@@ -90,6 +90,16 @@ pub(crate) fn fence_proven(
         let reason = format!("the word of {actor} is taken by the request `assume fenced` only");
         return Err(Rejection::BadProof { reason });
     }
+    if let FenceProof::External(evidence) = proof
+        && evidence.begun_for != *key
+    {
+        let (driver, begun) = (&evidence.driver, &evidence.begun_for);
+        let reason = format!(
+            "driver {driver} was started for effect {}.{} (epoch {}), effect {}.{} (epoch {}) waits",
+            begun.operation, begun.step, begun.epoch, key.operation, key.step, key.epoch
+        );
+        return Err(Rejection::BadProof { reason });
+    }
     authority::check_proof(&bound, proof, change.at.leadership)?;
     // Of the target of a planned move whose promotion failed, any proof will do: the old primary comes back.
     let ends_old = running(cluster).from.as_ref().is_some_and(|from| from.epoch == bound.epoch);
@@ -120,6 +130,10 @@ fn record_proof(cluster: &mut Cluster, change: &mut Change, bound: &Appointment,
         FenceProof::Operator { actor, reason } => {
             format!("EXCEPTION TO PROMISE 1: {actor} takes epoch {} for fenced ({reason})", bound.epoch)
         }
+        FenceProof::External(evidence) => format!(
+            "driver {}: instance {} of epoch {} is {} ({})",
+            evidence.driver, evidence.instance, bound.epoch, evidence.confinement, evidence.detail
+        ),
     };
     let rule = format!("5.4 {}", proof.name());
     change.event(cluster, EventKind::FenceProven, &rule, Some(&bound.member), text);

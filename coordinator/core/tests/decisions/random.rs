@@ -11,8 +11,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::prelude::*;
 use regent_core::{
-    Body, Confirmed, Declare, DeclareEvidence, FenceProof, Leadership, OperatorRequest, RequestKind, Step,
-    Trigger,
+    Body, Confinement, Confirmed, Declare, DeclareEvidence, ExternalEvidence, FenceProof, Leadership,
+    OperatorRequest, RequestKind, Step, Trigger,
 };
 use regent_types::{
     BootId, CandidateReport, ClusterName, CoordinatorId, DataForm, EffectKey, Epoch, Evidence,
@@ -216,7 +216,18 @@ impl Run {
                 received_lsn: Lsn(u64::MAX),
             },
             6 => {
-                let proof = FenceProof::Operator { actor: "mallory".into(), reason: String::new() };
+                let proof = if n.is_multiple_of(3) {
+                    FenceProof::External(ExternalEvidence {
+                        driver: "mallory".into(),
+                        begun_for: key.clone(),
+                        instance: InstanceId(u128::from(n) + 1000),
+                        confinement: Confinement::Dead,
+                        detail: String::new(),
+                        elapsed_ms: u64::MAX,
+                    })
+                } else {
+                    FenceProof::Operator { actor: "mallory".into(), reason: String::new() }
+                };
                 Body::FenceProven { key, proof, candidates: vec![report] }
             }
             _ => Body::Declare(Declare {

@@ -1,8 +1,9 @@
 //! Single rules of `apply`: what is emitted, and what is refused with which values.
 
 use regent_core::{
-    Body, Declare, DeclareEvidence, Effect, EffectKind, EventKind, FenceProof, Leadership, OperationResult,
-    OperatorRequest, Rejection, Reply, RequestKind, Step, SyncState, Trigger, VerdictReason,
+    Body, Certainty, Confinement, Declare, DeclareEvidence, Effect, EffectKind, EventKind, ExternalEvidence,
+    FenceProof, Leadership, OperationResult, OperatorRequest, Rejection, Reply, RequestKind, Step, SyncState,
+    Trigger, VerdictReason,
 };
 use regent_types::{
     BootId, CoordinatorId, Epoch, Evidence, FencedEvidence, InstanceId, Lsn, MemberName, OperationId,
@@ -181,6 +182,42 @@ fn an_operators_word_is_taken_by_its_request_only() {
     let proof = FenceProof::Operator { actor: "mallory".into(), reason: "trust me".into() };
     let body = Body::FenceProven { key, proof, candidates: Vec::new() };
     assert!(bad_proof(world.propose(body)).contains("mallory"));
+}
+
+/// Seen to fail with the comparisons of effect, epoch and instance left out one by one.
+#[test]
+fn a_drivers_word_is_for_the_instance_and_the_effect_that_wait() {
+    let mut world = World::healthy(&["a", "b"]);
+    failover(&mut world, None).unwrap();
+    let key = world.effect("fence").key;
+    let good = ExternalEvidence {
+        driver: "stonith".into(),
+        begun_for: key.clone(),
+        instance: InstanceId(1),
+        confinement: Confinement::Dead,
+        detail: String::new(),
+        elapsed_ms: 1,
+    };
+    let prove = |evidence: ExternalEvidence| Body::FenceProven {
+        key: key.clone(),
+        proof: FenceProof::External(evidence),
+        candidates: Vec::new(),
+    };
+    let twin = ExternalEvidence { instance: InstanceId(50), ..good.clone() };
+    assert_eq!(
+        bad_proof(world.propose(prove(twin))),
+        "driver stonith fenced instance 00000000000000000000000000000032, epoch 1 is bound to instance \
+         00000000000000000000000000000001"
+    );
+    let mut earlier = good.clone();
+    earlier.begun_for.step += 1;
+    assert!(bad_proof(world.propose(prove(earlier))).contains("was started for effect"));
+    // Whoever leads by now: the instance stays dead.
+    world.lead(2, true);
+    world.propose(prove(good)).unwrap();
+    assert_eq!(step(&world), Some(Step::Choose));
+    let fence = &world.cluster("gravl").operation.as_ref().unwrap().fences[0];
+    assert_eq!(fence.certainty, Certainty::Confirmed);
 }
 
 /// A proof without candidates leaves the operation waiting, and cannot be given twice. Seen to fail without `retire` in

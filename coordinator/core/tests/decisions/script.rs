@@ -11,6 +11,7 @@
 //! | `auto 5s` | the same, and everybody answers as a healthy member would |
 //! | `answer EFFECT` | the healthy answer to the effect of that name; with `late`, to one that was retired |
 //! | `refuse EFFECT WHY`, `unknown EFFECT WHY` | the other outcomes |
+//! | `driver starts`, `driver dead`, `driver cut-off` | an external driver begins for the fence that waits; it says what has become of its instance |
 //! | `leader 2` | another leadership; with `forgets`, no ages are inherited; `relays on`, `relays off` |
 //! | `policy lease_ttl=60s partition_timeout=1m` | an operator's change of the policy, times in seconds; `guard=b:30`, `stale` |
 //! | `member add c`, `member remove b` | an operator's change of the member list; `at=10.0.0.1:5432`, `unpromotable` |
@@ -26,7 +27,8 @@
 use std::collections::BTreeMap;
 
 use regent_core::{
-    Body, Effect, EffectKind, EventKind, Kind, OperatorRequest, Reply, RequestKind, SyncState,
+    Body, Confinement, Effect, EffectKind, EventKind, ExternalEvidence, FenceProof, Kind, OperatorRequest,
+    Reply, RequestKind, SyncState,
 };
 use regent_types::{Automation, Directive, DiskProbe, Epoch, Outcome, RequestId, SystemId};
 
@@ -37,11 +39,13 @@ pub struct Script {
     start_ns: u64,
     effects: BTreeMap<String, Effect>,
     many: bool,
+    /// The effect that an external driver was started for.
+    driver: Option<Effect>,
 }
 
 impl Script {
     pub fn new() -> Self {
-        Self { world: None, start_ns: 0, effects: BTreeMap::new(), many: false }
+        Self { world: None, start_ns: 0, effects: BTreeMap::new(), many: false, driver: None }
     }
 
     /// Runs one command and says what came of it.
@@ -150,6 +154,7 @@ impl Script {
                     if verb == "refuse" { Outcome::Refused { reason } } else { Outcome::Unknown { reason } };
                 drop(self.world().propose(outcome(&effect.key, came)));
             }
+            "driver" => self.driver(cluster, args[0], said),
             "operator" => self.operator(cluster, args, said),
             "policy" => self.policy(cluster, args),
             "member" => self.member(cluster, args),
@@ -214,6 +219,38 @@ impl Script {
             ("timeline", id) => member.timeline = Some(regent_types::Timeline(id.parse().unwrap())),
             _ => panic!("no fact {fact}"),
         }
+    }
+
+    /// A driver answers for what it was started for, whatever waits by then.
+    fn driver(&mut self, cluster: &str, word: &str, said: &mut Vec<String>) {
+        let waiting = self.world().pending(cluster, "fence");
+        if word == "starts" || self.driver.is_none() {
+            self.driver.clone_from(&waiting);
+        }
+        let (Some(waiting), Some(begun)) = (waiting, self.driver.clone()) else {
+            said.push("no fence waits".into());
+            return;
+        };
+        let EffectKind::Fence { instance, epoch, candidates, .. } = begun.kind else { unreachable!() };
+        let confinement = match word {
+            "starts" => return,
+            "dead" => Confinement::Dead,
+            "cut-off" => Confinement::CutOff,
+            other => panic!("no answer {other}"),
+        };
+        let world = self.world();
+        world.release(&cluster_name(cluster), instance);
+        let reports = world.reports(&cluster_name(cluster), &candidates, epoch);
+        let proof = FenceProof::External(ExternalEvidence {
+            driver: "stonith".into(),
+            begun_for: begun.key,
+            instance,
+            confinement,
+            detail: "power is off".into(),
+            elapsed_ms: 700,
+        });
+        let body = Body::FenceProven { key: waiting.key, proof, candidates: reports };
+        drop(world.propose(body));
     }
 
     fn operator(&mut self, cluster: &str, args: &[&str], said: &mut Vec<String>) {

@@ -28,12 +28,15 @@ const LEADERS: Bounds = Bounds {
     ticks: 4,
     epochs: 2,
     restarts: 0,
-    without: &[Without::Acknowledgement, Without::Overdue],
+    without: &[Without::Acknowledgement, Without::Overdue, Without::Drivers],
 };
 /// One leadership, one failover by expiry.
 const ONE_LEADER: Bounds = Bounds { nodes: 1, terms: 1, ..LEADERS };
 /// One leadership, every way to fence, promotions that fail and a second failover.
-const RUNGS: Bounds = Bounds { epochs: 3, without: &[], ..ONE_LEADER };
+const RUNGS: Bounds = Bounds { epochs: 3, without: &[Without::Drivers], ..ONE_LEADER };
+/// One leadership, fencing by drivers only: each failover needs a driver's word of its own.
+const DRIVEN: Bounds =
+    Bounds { members: 3, ticks: 1, without: &[Without::Acknowledgement, Without::Expiry], ..RUNGS };
 
 #[test]
 fn two_leaderships_never_make_two_writers() {
@@ -63,6 +66,30 @@ fn a_third_member_never_makes_two_writers() {
 #[test]
 fn restarted_guards_never_make_two_writers() {
     prove(Protocol::whole(Bounds { epochs: 2, restarts: 1, ..RUNGS }), 20_000);
+}
+
+#[test]
+fn external_drivers_never_make_two_writers() {
+    prove(Protocol::whole(DRIVEN), 1_000);
+}
+
+/// A guard that restarts is another instance, and not the one that the driver was told to fence.
+#[test]
+fn drivers_beside_restarted_guards_never_make_two_writers() {
+    let without = &[Without::Expiry, Without::Overdue];
+    prove(Protocol::whole(Bounds { members: 2, epochs: 2, restarts: 1, without, ..DRIVEN }), 1_000);
+}
+
+/// A driver needs no bound and no leadership of its own: its word is as good under the next leader.
+#[test]
+fn a_drivers_word_under_another_leader_never_makes_two_writers() {
+    let without = &[Without::Acknowledgement, Without::Overdue];
+    prove(Protocol::whole(Bounds { without, ticks: 3, ..LEADERS }), 20_000);
+}
+
+#[test]
+fn with_a_drivers_word_for_another_fence() {
+    find_two_writers(Protocol::without(Rule::DriverBegunForThisFence, DRIVEN));
 }
 
 #[test]

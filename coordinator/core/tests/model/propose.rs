@@ -2,14 +2,14 @@
 
 use std::sync::Arc;
 
-use regent_core::{Body, FenceProof};
+use regent_core::{Body, Confinement, ExternalEvidence, FenceProof};
 use regent_types::{CandidateReport, Epoch};
 
 use crate::{
     rules::{Protocol, Rule, Without},
     seed::{self, Fencing},
     step::{Reporters, Wish},
-    world::{Replica, World},
+    world::{Driven, Replica, World},
 };
 
 /// Effects of one operation.
@@ -42,6 +42,12 @@ impl Protocol {
             } else if world.members[fencing.member].fenced_through >= fencing.epoch {
                 wish(Wish::Acknowledged(reporters));
             }
+        }
+        if fencing.is_proof_wanted && self.word(world, fencing).is_some() {
+            wish(Wish::Driven);
+        }
+        if self.bounds.without.contains(&Without::Expiry) {
+            return;
         }
         for node in 0..world.nodes.len() {
             wish(Wish::Expired { node });
@@ -91,6 +97,20 @@ impl Protocol {
                 let fencing = waiting.filter(|fencing| fencing.is_proof_wanted)?;
                 Some(proven(world, fencing, FenceProof::Acknowledged(acknowledged?), reporters))
             }
+            // Honest, however old: whether it is good for the fence that waits is the core's to judge.
+            Wish::Driven => {
+                let fencing = waiting.filter(|fencing| fencing.is_proof_wanted)?;
+                let driven = self.word(world, &fencing)?;
+                let proof = FenceProof::External(ExternalEvidence {
+                    driver: String::new(),
+                    begun_for: driven.key,
+                    instance: driven.instance,
+                    confinement: Confinement::Dead,
+                    detail: String::new(),
+                    elapsed_ms: 0,
+                });
+                Some(proven(world, fencing, proof, Reporters::Everybody))
+            }
             Wish::Reported(reporters) => {
                 let fencing = waiting.filter(|fencing| !fencing.is_proof_wanted)?;
                 let candidates = reports(world, &fencing, reporters);
@@ -106,6 +126,16 @@ impl Protocol {
                 Some(seed::promoted(key, Epoch(epoch)))
             }
         }
+    }
+
+    /// What a driver has said of the member that is to be fenced. Without the rule any driver's word, about anybody, is
+    /// passed off as one for the fence that waits.
+    fn word(&self, world: &World, fencing: &Fencing) -> Option<Driven> {
+        if self.lacks(Rule::DriverBegunForThisFence) {
+            world.members.iter().find_map(|member| member.driven.as_ref())?;
+            return Some(Driven { key: fencing.key.clone(), instance: fencing.instance? });
+        }
+        world.members[fencing.member].driven.clone()
     }
 
     /// The node's table says that the bound has passed. A node that was deposed meanwhile forwards it to the leader.
@@ -149,6 +179,6 @@ fn proven(world: &World, fencing: Fencing, proof: FenceProof, reporters: Reporte
 
 fn reports(world: &World, fencing: &Fencing, reporters: Reporters) -> Vec<CandidateReport> {
     let asked = |member: &usize| reporters == Reporters::Everybody || *member == fencing.member;
-    let members = (0..world.members.len()).filter(asked);
+    let members = (0..world.members.len()).filter(asked).filter(|member| !world.members[*member].off);
     members.map(|member| seed::report(member, &world.members[member], Epoch(fencing.epoch))).collect()
 }

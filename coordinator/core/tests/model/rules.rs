@@ -25,6 +25,8 @@ pub enum Rule {
     ProofOfThisLeadership,
     /// 5: the target of a promotion writes without a lease.
     LeaseGatedPromotion,
+    /// 4: a driver's word for one fence is passed off as given for the one that waits.
+    DriverBegunForThisFence,
 }
 
 /// The clocks: one tick of the model is this much on each of them.
@@ -79,6 +81,10 @@ pub enum Without {
     Acknowledgement,
     /// Promotions that are given up.
     Overdue,
+    /// External fencing drivers.
+    Drivers,
+    /// Fencing by expiry.
+    Expiry,
 }
 
 /// One search: what is modelled and what is taken out.

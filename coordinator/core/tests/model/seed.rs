@@ -146,19 +146,21 @@ pub struct Fencing {
     pub epoch: u64,
     /// `Fence`; else `Collect`, after the proof.
     pub is_proof_wanted: bool,
+    /// The instance that a driver is told to kill.
+    pub instance: Option<InstanceId>,
 }
 
 /// The waiting `Fence` or `Collect` effect.
 pub fn fencing(cluster: &Cluster) -> Option<Fencing> {
     cluster.effects().iter().find_map(|effect| {
-        let (member, epoch, is_proof_wanted) = match &effect.kind {
-            EffectKind::Fence { member, epoch, .. } | EffectKind::Handover { member, epoch, .. } => {
-                (member, epoch.0, true)
-            }
-            EffectKind::Collect { member, epoch, .. } => (member, epoch.0, false),
+        let (member, epoch, instance) = match &effect.kind {
+            EffectKind::Fence { member, epoch, instance, .. }
+            | EffectKind::Handover { member, epoch, instance, .. } => (member, epoch.0, Some(*instance)),
+            EffectKind::Collect { member, epoch, .. } => (member, epoch.0, None),
             EffectKind::Agent { .. } | EffectKind::Redirect { .. } => return None,
         };
-        Some(Fencing { key: effect.key.clone(), member: index(member), epoch, is_proof_wanted })
+        let (key, member) = (effect.key.clone(), index(member));
+        Some(Fencing { key, member, epoch, is_proof_wanted: instance.is_some(), instance })
     })
 }
 

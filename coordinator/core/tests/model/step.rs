@@ -26,6 +26,8 @@ pub enum Wish {
     ExpiredEarly { node: usize },
     /// The guard has acknowledged the fence, and these report.
     Acknowledged(Reporters),
+    /// A driver has said that the instance is dead.
+    Driven,
     /// The candidates report again.
     Reported(Reporters),
     /// The promotion is given up.
@@ -66,6 +68,8 @@ pub enum Action {
     Promote { member: usize, epoch: u64 },
     /// `Fence` is obeyed: the namespace is empty.
     Fence { member: usize, epoch: u64 },
+    /// An external driver, started for the fence in the log at this index, has done its work.
+    Drive { entry: usize },
     /// The guard restarts, and PostgreSQL dies with it.
     Restart { member: usize },
     /// A leader looks at its bound before it declares.
@@ -151,6 +155,17 @@ impl Model for Protocol {
             }
         }
         actions.append(&mut directives);
+        if !bounds.without.contains(&Without::Drivers) {
+            let seen = world.seen().count();
+            let drives = (1..seen).filter(|entry| {
+                let fencing = world.log[*entry].fencing.as_ref();
+                // Once for each effect: later entries of the same wait name it again.
+                fencing.is_some_and(|fencing| {
+                    fencing.is_proof_wanted && world.log[entry - 1].fencing.as_ref() != Some(fencing)
+                })
+            });
+            actions.extend(drives.map(|entry| Action::Drive { entry }));
+        }
         for member in 0..members {
             if world.members[member].restarts < bounds.restarts {
                 actions.push(Action::Restart { member });
@@ -186,10 +201,14 @@ impl Model for Protocol {
             Action::Receive { node, member } => self.receive(&mut world, node, member),
             Action::Promote { member, epoch } => self.promote(&mut world, member, epoch),
             Action::Fence { member, epoch } => guard::fence(&mut world, member, epoch),
+            Action::Drive { entry } => {
+                let fencing = world.log[entry].fencing.clone().expect("offered only with a fence");
+                guard::drive(&mut world, fencing)
+            }
             Action::Restart { member } => {
                 let guard = &mut world.members[member];
                 guard.restarts += 1;
-                (guard.lease, guard.ungated) = (None, false);
+                (guard.lease, guard.ungated, guard.off) = (None, false, false);
                 Some(())
             }
             Action::LookEarly { node } => self.look_early(&mut world, node),
@@ -260,6 +279,9 @@ impl Protocol {
     }
 
     fn beat(&self, world: &mut World, member: usize, node: usize) -> Option<()> {
+        if world.members[member].off {
+            return None;
+        }
         let stamp_ns = world.member_now_ns(self);
         let restarts = world.members[member].restarts;
         let round = if self.lacks(Rule::RoundAfterHeartbeat) { world.nodes[node].round } else { None };

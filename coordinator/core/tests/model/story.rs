@@ -64,6 +64,10 @@ fn words(world: &World, action: Action) -> String {
         }
         Action::Promote { member, epoch } => format!("{} obeys Promote of epoch {epoch}", name(member)),
         Action::Fence { member, epoch } => format!("the guard of {} fences epoch {epoch}", name(member)),
+        Action::Drive { entry } => {
+            let fencing = world.log[entry].fencing.as_ref().expect("offered only with a fence");
+            format!("a driver has made {} of epoch {} dead", name(fencing.member), fencing.epoch)
+        }
         Action::Restart { member } => format!("the guard of {} restarts", name(member)),
         Action::LookEarly { node } => format!("node {node} finds its bound passed, before any FenceDecided"),
     }
@@ -82,6 +86,7 @@ fn wished(wish: Wish) -> String {
         Wish::Acknowledged(reporters) => {
             format!("fence proven, the guard has acknowledged ({})", who(reporters))
         }
+        Wish::Driven => "fence proven by the driver's word; appointment".into(),
         Wish::Reported(reporters) => format!("candidates reported ({})", who(reporters)),
         Wish::Overdue => "the promotion is given up, FenceDecided of its epoch".into(),
         Wish::Promoted => "the promotion is verified".into(),

@@ -13,7 +13,7 @@ use std::{
 };
 
 use regent_core::{Cluster, Leadership, LeaseTable, Position, Proposal, State};
-use regent_types::CoordinatorId;
+use regent_types::{CoordinatorId, EffectKey, InstanceId};
 
 use crate::{
     rules::Protocol,
@@ -167,6 +167,17 @@ pub struct Member {
     pub primary_of: u64,
     /// Without [`crate::rules::Rule::LeaseGatedPromotion`]: writes without any lease.
     pub ungated: bool,
+    /// An external driver has killed this very instance; only a restart, as another one, brings the member back.
+    pub off: bool,
+    /// The last run of a driver: the `Fence` effect it was started for, and that effect's instance (its restarts).
+    pub driven: Option<Driven>,
+}
+
+/// A finished run of an external driver.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Driven {
+    pub key: EffectKey,
+    pub instance: InstanceId,
 }
 
 /// The whole.
@@ -208,6 +219,8 @@ impl World {
             lease: (index == 0).then_some((1, clocks.ttl_ms * 1_000_000)),
             primary_of: u64::from(index == 0),
             ungated: false,
+            off: false,
+            driven: None,
         };
         World {
             tick: 0,

@@ -240,6 +240,17 @@ fn rung(record: &FenceRecord) -> v1::FenceRung {
             ("lease_expired", text)
         }
         FenceProof::Operator { actor, reason } => ("operator", format!("{actor}: {reason}")),
+        FenceProof::External(external) => {
+            let text = format!(
+                "driver {} says after {} ms that instance {} is {}: {}",
+                external.driver,
+                external.elapsed_ms,
+                external.instance,
+                external.confinement,
+                external.detail
+            );
+            ("external", text)
+        }
     };
     let evidence = format!("{} of epoch {}: {evidence}", record.member, record.epoch);
     v1::FenceRung { rung: name.to_owned(), certainty: certainty as i32, evidence }
