@@ -33,8 +33,21 @@ pub struct Config {
     pub clock_divergence_max: Duration,
     /// Appended to PostgreSQL's command line.
     pub postgres_args: Vec<String>,
+    /// A watchdog that backs the kernel timer up.
+    pub watchdog: Option<WatchdogConfig>,
     /// Where PostgreSQL's own output goes; `None` for the guard's stderr.
     pub log: Option<PathBuf>,
+}
+
+/// The watchdog's keys.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WatchdogConfig {
+    /// The device.
+    pub device: PathBuf,
+    /// In whole seconds.
+    pub timeout: Duration,
+    /// Only for tests: the device is something that merely reads.
+    pub is_double: bool,
 }
 
 #[derive(Deserialize)]
@@ -53,6 +66,12 @@ struct Raw {
     postgres_args: Vec<String>,
     #[serde(default)]
     log: Option<PathBuf>,
+    #[serde(default)]
+    watchdog: Option<PathBuf>,
+    #[serde(default, with = "humantime_serde")]
+    watchdog_timeout: Option<Duration>,
+    #[serde(default)]
+    watchdog_test_double: bool,
 }
 
 fn default_divergence() -> Duration {
@@ -121,6 +140,7 @@ impl Config {
             )));
         }
         check_args(&raw.postgres_args)?;
+        let watchdog = watchdog(&raw)?;
         let config = Self {
             state_dir: raw.state_dir,
             data_dir: raw.data_dir,
@@ -129,6 +149,7 @@ impl Config {
             shutdown_margin: margin,
             clock_divergence_max: raw.clock_divergence_max,
             postgres_args: raw.postgres_args,
+            watchdog,
             log: raw.log,
         };
         let socket = config.socket();
@@ -161,6 +182,31 @@ impl Config {
     pub fn socket(&self) -> PathBuf {
         self.state_dir.join("guard.sock")
     }
+}
+
+/// The reset must come before the deadline with time to spare: a watchdog that is pinged only while a whole timeout is left of the
+/// lease (see [`crate::watchdog`]) would otherwise fall silent between two extensions.
+fn watchdog(raw: &Raw) -> Result<Option<WatchdogConfig>, ConfigError> {
+    let Some(device) = raw.watchdog.clone() else {
+        return match (raw.watchdog_timeout, raw.watchdog_test_double) {
+            (None, false) => Ok(None),
+            (timeout, _) => Err(ConfigError(format!(
+                "`watchdog` is missing, but `watchdog_timeout` ({timeout:?}) or `watchdog_test_double` ({}) is given",
+                raw.watchdog_test_double
+            ))),
+        };
+    };
+    absolute("watchdog", &device)?;
+    let ttl = raw.lease_ttl_max;
+    let whole = |duration: Duration| Duration::from_secs(duration.as_secs());
+    let timeout = raw.watchdog_timeout.unwrap_or_else(|| whole((ttl / 4).min(Duration::from_secs(10))));
+    if timeout < Duration::from_secs(1) || timeout > ttl / 2 || timeout != whole(timeout) {
+        return Err(ConfigError(format!(
+            "`watchdog_timeout` {timeout:?} is not in whole seconds between 1s and half of `lease_ttl_max` ({:?})",
+            ttl / 2
+        )));
+    }
+    Ok(Some(WatchdogConfig { device, timeout, is_double: raw.watchdog_test_double }))
 }
 
 fn absolute(key: &str, path: &Path) -> Result<(), ConfigError> {
@@ -220,6 +266,8 @@ mod tests {
         let config = Config::parse(GOOD).unwrap();
         assert_eq!(config.lease_ttl_max, Duration::from_secs(270));
         assert_eq!(config.shutdown_margin, Duration::from_secs(5));
+        let guarded = Config::parse(&format!("{GOOD}watchdog='/dev/watchdog'\n")).unwrap();
+        assert_eq!(guarded.watchdog.unwrap().timeout, Duration::from_secs(10));
         let short = Config::parse(&GOOD.replace("4m 30s", "8s")).unwrap();
         assert_eq!(short.shutdown_margin, Duration::from_secs(1));
     }
@@ -230,7 +278,7 @@ mod tests {
         Config::parse(text).unwrap();
         let keys =
             ["state_dir", "data_dir", "pg_bin", "lease_ttl_max", "shutdown_margin", "clock_divergence_max"];
-        for key in keys.into_iter().chain(["postgres_args", "log"]) {
+        for key in keys.into_iter().chain(["postgres_args", "log", "watchdog", "watchdog_timeout"]) {
             assert!(
                 text.lines().any(|line| line.trim_start_matches("# ").starts_with(&format!("{key} ="))),
                 "{key}"
@@ -249,6 +297,18 @@ mod tests {
             ("pg_bin='/b'", "pg_bin='/b'\nshutdown_margin='200s'", "`shutdown_margin` 200s"),
             ("pg_bin='/b'", "pg_bin='/b'\nclock_divergence_max='0s'", "`clock_divergence_max`"),
             ("pg_bin='/b'", "pg_bin='/b'\nnonsense=1", "nonsense"),
+            ("pg_bin='/b'", "pg_bin='/b'\nwatchdog='dev'", "`watchdog` dev"),
+            ("pg_bin='/b'", "pg_bin='/b'\nwatchdog_timeout='5s'", "`watchdog` is missing"),
+            (
+                "pg_bin='/b'",
+                "pg_bin='/b'\nwatchdog='/dev/watchdog'\nwatchdog_timeout='136s'",
+                "`watchdog_timeout` 136s",
+            ),
+            (
+                "pg_bin='/b'",
+                "pg_bin='/b'\nwatchdog='/dev/watchdog'\nwatchdog_timeout='1500ms'",
+                "`watchdog_timeout` 1.5s",
+            ),
             ("pg_bin='/b'", "pg_bin='/b'\npostgres_args=['-D','/x']", "`-D`"),
             ("pg_bin='/b'", "pg_bin='/b'\npostgres_args=['-c']", "without a setting"),
             ("pg_bin='/b'", "pg_bin='/b'\npostgres_args=['--single']", "`single`"),

@@ -27,6 +27,7 @@ use crate::server::{ClientId, Server};
 use crate::startup::Started;
 use crate::sys;
 use crate::timer::KernelTimer;
+use crate::watchdog::Watchdog;
 use crate::wire::Fields;
 use requests::Parked;
 use std::fs::File;
@@ -58,6 +59,7 @@ pub struct Guard {
     isolation: Isolation,
     namespaces: Result<(), String>,
     timer: Result<KernelTimer, String>,
+    watchdog: Option<Watchdog>,
     memory_locked: String,
     server: Server,
     signals: OwnedFd,
@@ -97,6 +99,17 @@ impl Guard {
         let server = Server::listen(&config.socket()).map_err(|error| {
             io::Error::new(error.kind(), format!("{}: {error}", config.socket().display()))
         })?;
+        let watchdog = config.watchdog.as_ref().map(|wanted| {
+            if wanted.is_double {
+                let fields = Fields::new().with("device", wanted.device.display());
+                log::error(
+                    "THE WATCHDOG IS A TEST DOUBLE: it resets nothing; never use it in production",
+                    fields,
+                );
+            }
+            let timeout_ms = u64::try_from(wanted.timeout.as_millis()).expect("at most half an hour");
+            Watchdog::new(wanted.device.clone(), timeout_ms, wanted.is_double)
+        });
         let memory_locked = lock_memory();
         let persist = Persist::new(config.state_dir.clone(), started.lock.as_raw_fd(), started.state);
         let mut guard = Self {
@@ -108,6 +121,7 @@ impl Guard {
             isolation: probed.clone().unwrap_or(Isolation::None),
             namespaces: probed.map(|_| ()),
             timer,
+            watchdog,
             memory_locked,
             server,
             signals,
@@ -165,6 +179,7 @@ impl Guard {
             self.look(now_ns);
         }
         self.check_deadline(now_ns);
+        self.keep_watchdog(now_ns);
         if let Some(run) = &mut self.run {
             run.advance(now_ns);
         }

@@ -30,4 +30,5 @@ pub mod startup;
 pub mod state_file;
 pub mod sys;
 pub mod timer;
+pub mod watchdog;
 pub mod wire;

@@ -5,13 +5,31 @@ use crate::clock::{self, MS};
 use crate::lease::{self, Facts, Grant, Lease};
 use crate::log;
 use crate::run::{Run, Stage, StopPlan};
+use crate::timer::KernelTimer;
+use crate::watchdog::Watchdog;
 use crate::wire::{Answer, Fields};
 
 impl Guard {
     /// Can this member be made to stop by the kernel? Without namespaces and timer nothing writable is allowed here.
     pub(super) fn automatic(&self) -> Result<(), String> {
         self.namespaces.clone()?;
-        self.timer.as_ref().map(|_| ()).map_err(Clone::clone)
+        self.timer.as_ref().map(|_| ()).map_err(Clone::clone)?;
+        self.watchdog.as_ref().map_or(Ok(()), Watchdog::usable)
+    }
+
+    /// Pings while the machine may live on (see [`crate::watchdog`]).
+    pub(super) fn keep_watchdog(&mut self, now_ns: u64) {
+        let deadline_ns = self.timer.as_ref().ok().and_then(KernelTimer::armed_ns);
+        let Some(watchdog) = &mut self.watchdog else { return };
+        let before = watchdog.usable().is_ok();
+        watchdog.keep(now_ns, deadline_ns);
+        if let (true, Err(reason)) = (before, watchdog.usable()) {
+            log::error(
+                "the watchdog fails: no lease is taken any more",
+                Fields::new().with("reason", &reason),
+            );
+            self.last_error = Some(reason);
+        }
     }
 
     /// The lease, if it holds now.
@@ -65,6 +83,9 @@ impl Guard {
 
     /// Arms everything, then holds the lease. The order: no instant at which it is held and not enforced.
     fn take(&mut self, lease: Lease) -> Answer {
+        if let Some(Err(error)) = self.watchdog.as_mut().map(|watchdog| watchdog.arm(clock::boottime_ns())) {
+            return Answer::error(format!("the watchdog could not be armed: {error}"));
+        }
         let timer = self.timer.as_mut().expect("checked by `automatic`");
         if let Err(error) = timer.arm(lease.deadline_ns) {
             return Answer::error(format!("the kernel timer could not be armed: {error}"));
@@ -106,6 +127,9 @@ impl Guard {
             && let Err(error) = timer.disarm()
         {
             log::error("the kernel timer could not be disarmed", Fields::new().with("error", error));
+        }
+        if let Some(watchdog) = &mut self.watchdog {
+            watchdog.disarm();
         }
         if let Some(Err(error)) = self.run.as_ref().map(|run| run.helper.set_deadline(None)) {
             log::warn("the helper did not take the end of the deadline", Fields::new().with("error", error));

@@ -3,6 +3,7 @@
 use super::Guard;
 use crate::control_file;
 use crate::job::Job;
+use crate::watchdog::Watchdog;
 use crate::wire::{Answer, PostgresState, Status};
 
 impl Guard {
@@ -40,6 +41,7 @@ impl Guard {
             job: self.job.as_ref().map_or_else(|| "none".to_owned(), Job::state),
             namespaces: word(self.namespaces.clone()),
             timer: word(self.timer.as_ref().map(|_| ()).map_err(Clone::clone)),
+            watchdog: self.watchdog.as_ref().map_or_else(|| "none".to_owned(), Watchdog::state),
             automatic_failover: match self.automatic() {
                 Ok(()) => "possible".to_owned(),
                 Err(reason) => format!("refused: {reason}"),

@@ -133,6 +133,8 @@ pub struct Status {
     pub namespaces: String,
     /// `ok`, or why the kernel timer cannot be made.
     pub timer: String,
+    /// `none`, or `ready`, `armed` or `broken` with device, timeout or reason.
+    pub watchdog: String,
     /// `possible`, or `refused`: without namespaces and timer.
     pub automatic_failover: String,
     /// `all`, `current-only` or why not.
@@ -173,6 +175,7 @@ impl Status {
         f.push("job", &self.job);
         f.push("namespaces", &self.namespaces);
         f.push("timer", &self.timer);
+        f.push("watchdog", &self.watchdog);
         f.push("automatic_failover", &self.automatic_failover);
         f.push("memory_locked", &self.memory_locked);
         f.push("state_file", &self.state_file);
@@ -218,6 +221,8 @@ impl Status {
             job: text("job")?,
             namespaces: text("namespaces")?,
             timer: text("timer")?,
+            // A guard of an earlier version has none.
+            watchdog: f.get("watchdog").unwrap_or("none").to_owned(),
             automatic_failover: text("automatic_failover")?,
             memory_locked: text("memory_locked")?,
             state_file: text("state_file")?,
@@ -261,6 +266,7 @@ mod tests {
             job: "none".into(),
             namespaces: "ok".into(),
             timer: "ok".into(),
+            watchdog: "none".into(),
             automatic_failover: "possible".into(),
             memory_locked: "all".into(),
             state_file: "ok".into(),
