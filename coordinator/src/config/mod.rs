@@ -23,9 +23,8 @@ use regent_core::{ClusterConfig, ConfigError};
 use regent_types::{CoordinatorId, Region};
 
 pub use cluster::{change as change_policy, render as render_policy};
-
-pub use route53::{ChangeMode, Route53, Route53Mode, Weighted};
 pub use fencing::FencingDriver;
+pub use route53::{ChangeMode, Route53, Route53Mode, Weighted};
 
 /// Name of the built-in DNS provider.
 pub const EMBEDDED: &str = "embedded";

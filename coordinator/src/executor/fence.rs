@@ -36,6 +36,11 @@ pub(super) async fn run(context: &Context, key: &EffectKey, order: Order) {
 pub(super) async fn prove(context: &Context, key: &EffectKey, order: &Order) -> Option<FenceProof> {
     tokio::select! {
         proof = acknowledged(context, key, order) => Some(proof),
+        // In a planned move the primary is healthy and takes its time to shut down: a driver must not cut that short.
+        proof = async {
+            context.node.clock.sleep(Duration::from_millis(order.grace_ms)).await;
+            external(context, key, order).await
+        } => Some(proof),
         proof = expired(context, key) => proof,
     }
 }

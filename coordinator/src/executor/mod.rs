@@ -128,8 +128,8 @@ async fn perform(context: Context, effect: Effect) {
             let order = fence::Order { epoch, member, instance, boot, grace_ms, candidates };
             fence::run(&context, &key, order).await;
         }
-        EffectKind::Handover { epoch, member, grace_ms, target, timeout_ms, candidates, .. } => {
-            let fence = fence::Order { epoch, member, grace_ms, candidates };
+        EffectKind::Handover { epoch, member, instance, boot, grace_ms, target, timeout_ms, candidates } => {
+            let fence = fence::Order { epoch, member, instance, boot, grace_ms, candidates };
             handover::run(&context, &key, handover::Handover { fence, target, timeout_ms }).await;
         }
         EffectKind::Collect { epoch, member, candidates } => {
