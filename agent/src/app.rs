@@ -17,6 +17,7 @@ use crate::{
     guard::Guard,
     metrics::Counters,
     postgres::probe::Sample,
+    promise::Promises,
     report,
     runs::Runs,
     state::State,
@@ -68,6 +69,8 @@ pub struct App {
     pub removed: Mutex<Option<Option<u64>>>,
     /// The long piece of work under way.
     pub progress: Mutex<Option<JobProgress>>,
+    /// Promises between members.
+    pub promises: Promises,
     /// The fsync probe.
     pub disk: Disk,
     /// Figures for `/metrics`.
@@ -108,6 +111,7 @@ impl App {
             view: Mutex::new(None),
             removed: Mutex::new(None),
             progress: Mutex::new(None),
+            promises: Promises::open(&config.state_dir),
             disk: Disk::default(),
             counters: Counters::default(),
             busy: AtomicBool::new(false),
@@ -185,6 +189,10 @@ impl App {
             },
             job: self.progress.lock().expect("no panic while held").clone(),
             salvages: vec![],
+            promise: self.promises.facts(
+                report::promise(guard_fresh.map(|(s, _)| s)),
+                guard_fresh.and_then(|(s, _)| s.lease_deadline_ns),
+            ),
         }
     }
 }

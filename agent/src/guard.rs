@@ -3,7 +3,7 @@
 
 use std::{path::PathBuf, time::Duration};
 
-use regent_agent_core::GuardView;
+use regent_agent_core::{GuardPromise, GuardView};
 use regent_guard::wire::{
     Answer, ControlView, Fields, LINE_BYTES_MAX, PostgresState as WireState, Request, Status,
 };
@@ -154,7 +154,14 @@ pub fn view(status: &Status) -> GuardView {
         job_running: status.job.starts_with("running"),
         refused: refused(status),
         succeeds: status.lineage.iter().map(|id| InstanceId(*id)).collect(),
+        promise: promise(status),
     }
+}
+
+/// The promise that the guard holds to.
+pub fn promise(status: &Status) -> Option<GuardPromise> {
+    let until_ns = status.promised_until_ns.filter(|until_ns| *until_ns > boottime_ns())?;
+    Some(GuardPromise { epoch: status.promised_epoch.map(Epoch), until_ns })
 }
 
 /// Why automatic failover is refused for this member, if it is.

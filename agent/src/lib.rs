@@ -20,6 +20,7 @@ pub mod keeper;
 pub mod metrics;
 pub mod observer;
 pub mod postgres;
+pub mod promise;
 pub mod rejoin;
 pub mod report;
 pub mod run;

@@ -22,6 +22,10 @@ pub struct Counters {
     pub sessions_lost: AtomicU64,
     /// Leases handed to the guard.
     pub leases_extended: AtomicU64,
+    /// Rounds of promises that extended the lease.
+    pub promises_received: AtomicU64,
+    /// Promises given to another member.
+    pub promises_given: AtomicU64,
     /// Failures to reach the guard.
     pub guard_errors: AtomicU64,
     ack_buckets: [AtomicU64; BUCKETS_MS.len()],
@@ -56,6 +60,8 @@ impl Counters {
             ("heartbeats_acknowledged_total", "Heartbeats acknowledged.", &self.heartbeats_acknowledged),
             ("sessions_lost_total", "Coordinators left for another.", &self.sessions_lost),
             ("leases_extended_total", "Leases handed to the guard.", &self.leases_extended),
+            ("promises_received_total", "Extensions of the lease by promises.", &self.promises_received),
+            ("promises_given_total", "Promises given to another member.", &self.promises_given),
             ("guard_errors_total", "Failed requests to the guard.", &self.guard_errors),
         ] {
             metric(name, "counter", help, Some(counter.load(Relaxed).to_string()));
@@ -65,6 +71,17 @@ impl Counters {
         let left = guard.lease_remaining_ms.unwrap_or(0);
         metric("lease_remaining_seconds", "gauge", "What is left of the lease.", Some(seconds(left)));
         metric("lease_epoch", "gauge", "Epoch of the live lease.", guard.lease_epoch.map(|e| e.to_string()));
+        let promise = &report.promise;
+        let left = promise.extended.as_ref().map_or(0, |extended| extended.remaining_ms);
+        metric(
+            "promised_lease_seconds",
+            "gauge",
+            "What is left of a lease by promises.",
+            Some(seconds(left)),
+        );
+        let left = promise.given.as_ref().map_or(0, |given| given.remaining_ms);
+        let help = "For how much longer this member has promised not to be promoted.";
+        metric("promise_given_seconds", "gauge", help, Some(seconds(left)));
         let fenced = Some(guard.fenced_through.to_string());
         metric("fenced_through", "gauge", "Every epoch up to this one is refused.", fenced);
         let rogue = Some(guard.rogue_promotions.to_string());

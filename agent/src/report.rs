@@ -1,7 +1,9 @@
 //! Observations → the report of a heartbeat. What is not known stays unknown.
 
 use regent_guard::wire::Status;
-use regent_types::{Epoch, GuardFacts, InstanceId, PostgresFacts, PostgresState, WalFacts};
+use regent_types::{
+    Epoch, GivenPromise, GuardFacts, InstanceId, PostgresFacts, PostgresState, PromiseFacts, WalFacts,
+};
 
 use crate::{
     app::Observed,
@@ -40,6 +42,16 @@ pub fn guard(status: Option<&Status>) -> GuardFacts {
         state_file: status.state_file.clone(),
         lease_ttl_max_ms: status.lease_ttl_max_ms,
     }
+}
+
+/// Promises.
+pub fn promise(status: Option<&Status>) -> PromiseFacts {
+    let now_ns = boottime_ns();
+    let given = status.and_then(guard::promise).map(|promise| GivenPromise {
+        epoch: promise.epoch,
+        remaining_ms: promise.until_ns.saturating_sub(now_ns).div_ceil(1_000_000),
+    });
+    PromiseFacts { given, ..PromiseFacts::default() }
 }
 
 /// The server's part.

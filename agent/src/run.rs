@@ -9,7 +9,9 @@ use tokio::{
     signal::unix,
 };
 
-use crate::{app::App, config::Config, executor::Executor, http, keeper, observer, session, transport};
+use crate::{
+    app::App, config::Config, executor::Executor, http, keeper, observer, promise, session, transport,
+};
 
 /// A thread of its own for what writes and fsyncs, so that a disk that hangs stops neither heartbeats nor fences.
 struct Work(Option<Runtime>);
@@ -42,6 +44,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let listener = TcpListener::bind(app.config.http_listen)
         .await
         .with_context(|| format!("http_listen = {}", app.config.http_listen))?;
+    let peers = promise::bind(&app).await?;
     tracing::info!(
         cluster = %app.config.cluster, member = %app.config.member, region = %app.config.region,
         state_file = app.state.found(), version = env!("CARGO_PKG_VERSION"), "agent starts"
@@ -58,6 +61,15 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     tasks.spawn_on(keeper::run(app.clone()), &work.handle());
     tasks.spawn(session::run(app.clone(), executor));
     tasks.spawn(transport::watch(app.clone()));
+    tasks.spawn(promise::ask(app.clone()));
+    if let Some(peers) = peers {
+        let app = app.clone();
+        tasks.spawn(async move {
+            if let Err(error) = peers.serve(app).await {
+                tracing::error!("promises cannot be given: {error:#}");
+            }
+        });
+    }
     tasks.spawn(async move {
         if let Err(error) = served.await {
             tracing::error!(%error, "HTTP server");

@@ -21,7 +21,7 @@ use crate::{
     app::App,
     clock::{boottime_ns, ms},
     executor::Executor,
-    transport,
+    promise, transport,
 };
 
 /// Longest time for a clean shutdown when a refusal, not a directive, fences: the running lease bounds it anyway.
@@ -199,6 +199,7 @@ fn acknowledged(app: &Arc<App>, session: &mut Session, ack: &Acknowledgement, me
         app.counters.acknowledged(now_ns.saturating_sub(stamp_ns) / 1000);
         if let Some(view) = &ack.view {
             *app.view.lock().expect("no panic while held") = Some(view.clone());
+            promise::adopt(app, view);
         }
         let removed = match &ack.lease {
             LeaseDecision::Refused(LeaseRefusal::Removed { version, .. }) => Some(*version),
@@ -210,6 +211,7 @@ fn acknowledged(app: &Arc<App>, session: &mut Session, ack: &Acknowledgement, me
     }
     match action {
         AckAction::Extend(grant) => {
+            app.promises.granted();
             let app = app.clone();
             tokio::spawn(async move {
                 match app.guard.grant(&grant).await {

@@ -1,4 +1,4 @@
-//! Connections to coordinators: mutual TLS, or plain text on loopback when asked for.
+//! Connections to coordinators and to other members' agents: mutual TLS, or plain text on loopback when asked for.
 //!
 //! The certificates are looked at before each connection and every now and then, so that renewed ones are taken up without
 //! a restart; new ones that do not check out leave those in use.
@@ -8,11 +8,12 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use regent_pki::{Live, Look};
+use regent_pki::{Live, Look, TlsMaterial};
+use regent_types::MemberName;
 use tokio::time::Instant;
-use tonic::transport::{Channel, ClientTlsConfig, Endpoint};
+use tonic::transport::{Channel, ClientTlsConfig, Endpoint, ServerTlsConfig};
 
-use crate::app::App;
+use crate::{app::App, config::Config};
 
 /// A coordinator cannot be connected.
 #[derive(Debug, thiserror::Error)]
@@ -68,7 +69,7 @@ pub struct Certificates(Mutex<Option<Arc<Live>>>);
 
 impl Certificates {
     /// What to connect with now.
-    fn client(&self, files: &crate::config::Tls) -> Result<ClientTlsConfig, TransportError> {
+    fn material(&self, files: &crate::config::Tls) -> Result<Arc<TlsMaterial>, TransportError> {
         let mut opened = self.0.lock().expect("no panic while held");
         let live = match &*opened {
             Some(live) => {
@@ -81,7 +82,7 @@ impl Certificates {
                 opened.insert(Arc::new(live.map_err(|e| TransportError::Tls(chain(&e)))?)).clone()
             }
         };
-        Ok(live.current().client())
+        Ok(live.current())
     }
 
     fn live(&self) -> Option<Arc<Live>> {
@@ -125,9 +126,36 @@ pub async fn watch(app: Arc<App>) {
     }
 }
 
+/// Connects to another member's agent: the certificate must be that member's own.
+pub async fn connect_peer(app: &App, member: &MemberName, address: &str) -> Result<Channel, TransportError> {
+    let tls = match &app.config.tls {
+        None => None,
+        Some(files) => Some(app.certificates.material(files)?.peer_client(&app.config.cluster, member)),
+    };
+    let scheme = if tls.is_some() { "https" } else { "http" };
+    connect_with(&app.config, &format!("{scheme}://{address}"), tls).await
+}
+
+/// For the listener that other members' agents connect to.
+pub fn peer_server(app: &App) -> Result<Option<ServerTlsConfig>, TransportError> {
+    let Some(files) = &app.config.tls else { return Ok(None) };
+    app.certificates.material(files)?.peer_server().map(Some).map_err(|e| TransportError::Tls(chain(&e)))
+}
+
 /// Connects to `url`.
 pub async fn connect(app: &App, url: &str) -> Result<Channel, TransportError> {
-    let config = &app.config;
+    let tls = match &app.config.tls {
+        None => None,
+        Some(files) => Some(app.certificates.material(files)?.client()),
+    };
+    connect_with(&app.config, url, tls).await
+}
+
+async fn connect_with(
+    config: &Config,
+    url: &str,
+    tls: Option<ClientTlsConfig>,
+) -> Result<Channel, TransportError> {
     let endpoint = Endpoint::from_shared(url.to_owned())
         .map_err(|source| TransportError::Address { url: url.to_owned(), source })?
         .connect_timeout(config.connect_timeout)
@@ -135,10 +163,10 @@ pub async fn connect(app: &App, url: &str) -> Result<Channel, TransportError> {
         .http2_keep_alive_interval(config.session_timeout())
         .keep_alive_timeout(config.session_timeout())
         .keep_alive_while_idle(true);
-    let endpoint = match &config.tls {
+    let endpoint = match tls {
         None => endpoint,
-        Some(files) => endpoint
-            .tls_config(app.certificates.client(files)?)
+        Some(tls) => endpoint
+            .tls_config(tls)
             .map_err(|source| TransportError::Tls(format!("TLS: {}", chain(&source))))?,
     };
     // connect_timeout covers TCP; the TLS handshake needs a bound of its own.

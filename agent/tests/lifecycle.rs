@@ -30,7 +30,10 @@ async fn failover_and_rejoin(bin: &Path) {
     assert_eq!(a.sql("SELECT pg_postmaster_start_time()").await, started);
 
     // Prepare cuts `b` off; what `a` writes from now on is divergent.
-    let prepared = match coordinator.direct("b", Directive::Prepare { fenced: Epoch(1) }, None).await {
+    let prepared = match coordinator
+        .direct("b", Directive::Prepare { fenced: Epoch(1), promises_void: true }, None)
+        .await
+    {
         Outcome::Done(Evidence::Prepared(report)) => report,
         other => panic!("prepare: {other:?}"),
     };
@@ -53,7 +56,7 @@ async fn failover_and_rejoin(bin: &Path) {
     b.sql("INSERT INTO t VALUES (2)").await;
 
     // A directive of the past is refused with both values.
-    let stale = Directive::Prepare { fenced: Epoch(1) };
+    let stale = Directive::Prepare { fenced: Epoch(1), promises_void: true };
     match coordinator.direct("b", stale, None).await {
         Outcome::Refused { reason } => assert!(reason.contains('1') && reason.contains('2'), "{reason}"),
         other => panic!("stale: {other:?}"),

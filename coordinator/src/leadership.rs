@@ -90,6 +90,7 @@ pub async fn tick(node: Arc<Node>) {
             wanted.extend(cooldowns.over(now_ns, state));
             wanted.extend(detector.tick(now_ns, state, voters));
             wanted.extend(detector.planned(now_ns, node.clock.wall_ms(), state));
+            wanted.extend(leases.acknowledged_lists(state));
             wanted
         };
         for body in wanted {

@@ -10,7 +10,7 @@ use rcgen::{
 use time::{Duration, OffsetDateTime};
 
 use crate::{
-    COORDINATOR_DNS_NAME, CertificateInfo, Identity, PkiError,
+    COORDINATOR_DNS_NAME, CertificateInfo, Identity, PkiError, agent_dns_name,
     files::{self, Overwrite},
 };
 
@@ -94,7 +94,8 @@ impl Authority {
         &self.info
     }
 
-    /// Issues a certificate for `identity`: to coordinators for serving and calling, to all others for calling only.
+    /// Issues a certificate for `identity`: to coordinators and agents for serving and calling, to all
+    /// others for calling only. An agent serves the other members' agents, under a name that no coordinator has.
     pub fn issue(&self, identity: &Identity, days: u32) -> Result<Issued, PkiError> {
         check_days(days, LEAF_DAYS_MAX)?;
         let now = OffsetDateTime::now_utc();
@@ -109,6 +110,11 @@ impl Authority {
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
         if let Identity::Coordinator(_) = identity {
             params.subject_alt_names.push(SanType::DnsName(COORDINATOR_DNS_NAME.try_into()?));
+            params.extended_key_usages.push(ExtendedKeyUsagePurpose::ServerAuth);
+        }
+        if let Identity::Agent { cluster, member } = identity {
+            let name = agent_dns_name(cluster, member);
+            params.subject_alt_names.push(SanType::DnsName(name.as_str().try_into()?));
             params.extended_key_usages.push(ExtendedKeyUsagePurpose::ServerAuth);
         }
         params.is_ca = IsCa::ExplicitNoCa;

@@ -27,6 +27,12 @@ pub use tls::{TlsFiles, TlsMaterial, WARN_BEFORE_EXPIRY_DAYS};
 /// The name that every coordinator's certificate carries and every client requires.
 pub const COORDINATOR_DNS_NAME: &str = "coordinator.regent.internal";
 
+/// The name that an agent's certificate carries: another member's agent requires exactly it of the agent that it asks for
+/// a promise.
+pub fn agent_dns_name(cluster: &regent_types::ClusterName, member: &regent_types::MemberName) -> String {
+    format!("{member}.{cluster}.agent.regent.internal")
+}
+
 /// Makes ring the process's crypto provider; call it first in every `main` that speaks TLS. A second call, or a
 /// provider that was installed before, changes nothing.
 pub fn install_crypto() {

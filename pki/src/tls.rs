@@ -18,7 +18,9 @@ use rustls::{
 use time::OffsetDateTime;
 use tonic::transport::{Certificate, ClientTlsConfig, Identity as TlsIdentity, ServerTlsConfig};
 
-use crate::{COORDINATOR_DNS_NAME, CertificateInfo, Identity, PkiError, files};
+use regent_types::{ClusterName, MemberName};
+
+use crate::{COORDINATOR_DNS_NAME, CertificateInfo, Identity, PkiError, agent_dns_name, files};
 
 /// A certificate with fewer days left is worth a warning.
 pub const WARN_BEFORE_EXPIRY_DAYS: i64 = 30;
@@ -251,6 +253,35 @@ impl TlsMaterial {
             .identity(TlsIdentity::from_pem(&self.cert_pem, &self.key_pem))
             .trust_anchors(self.roots.roots.clone())
             .domain_name(COORDINATOR_DNS_NAME)
+    }
+
+    /// For an agent that serves the agents of the other members: clients must show a certificate of the same CA.
+    pub fn peer_server(&self) -> Result<ServerTlsConfig, PkiError> {
+        let named = match &self.identity {
+            Identity::Agent { cluster, member } => {
+                let wanted = agent_dns_name(cluster, member);
+                self.info.dns_names.contains(&wanted) && self.info.server_auth
+            }
+            _ => false,
+        };
+        if !named {
+            let problem =
+                "it cannot serve other agents: it needs an agent's identity, the name that goes with it, \
+                           and serverAuth; issue it again"
+                    .to_owned();
+            return Err(PkiError::Unusable { path: self.files.cert.clone(), problem });
+        }
+        Ok(ServerTlsConfig::new()
+            .identity(TlsIdentity::from_pem(&self.cert_pem, &self.key_pem))
+            .client_ca_root(Certificate::from_pem(&self.ca_pem)))
+    }
+
+    /// For a client of another member's agent: it must be that member's, whatever its address.
+    pub fn peer_client(&self, cluster: &ClusterName, member: &MemberName) -> ClientTlsConfig {
+        ClientTlsConfig::new()
+            .identity(TlsIdentity::from_pem(&self.cert_pem, &self.key_pem))
+            .ca_certificate(Certificate::from_pem(&self.ca_pem))
+            .domain_name(agent_dns_name(cluster, member))
     }
 
     /// End of validity.

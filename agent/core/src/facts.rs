@@ -33,6 +33,17 @@ pub struct GuardView {
     pub refused: Option<String>,
     /// Earlier instances it may speak for.
     pub succeeds: Vec<InstanceId>,
+    /// A promise not to be promoted that it has given, or may have given and lost.
+    pub promise: Option<GuardPromise>,
+}
+
+/// A promise as the guard has it on its disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct GuardPromise {
+    /// To which epoch; `None` when the file that said so is lost.
+    pub epoch: Option<Epoch>,
+    /// Held until then, CLOCK_BOOTTIME.
+    pub until_ns: u64,
 }
 
 /// The data directory.

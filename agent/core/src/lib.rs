@@ -15,13 +15,15 @@ mod facts;
 mod lineage;
 mod outcomes;
 mod plan;
+pub mod promise;
 mod session;
 mod steady;
 pub mod wal;
 
 pub use epoch::{StaleEpoch, check_epoch};
 pub use facts::{
-    AgentView, DataView, Facts, GuardView, Mark, Promoting, Rejoining, Server, WalEnd, Work, Worked,
+    AgentView, DataView, Facts, GuardPromise, GuardView, Mark, Promoting, Rejoining, Server, WalEnd, Work,
+    Worked,
 };
 pub use lineage::{Divergence, divergence};
 pub use outcomes::{Admission, OutcomeCache};

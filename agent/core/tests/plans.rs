@@ -36,6 +36,7 @@ fn facts(form: DataForm) -> Facts {
             job_running: false,
             refused: None,
             succeeds: vec![],
+            promise: None,
         },
         data: DataView {
             form,
@@ -117,7 +118,7 @@ fn a_directive_of_the_past_is_refused_with_both_values() {
     f.agent.highest_epoch = Epoch(40);
     refused(next(promote(), &f), &["2", "40"]);
     refused(next(rejoin(), &f), &["2", "40"]);
-    refused(next(Directive::Prepare { fenced: Epoch(2) }, &f), &["2", "40"]);
+    refused(next(Directive::Prepare { fenced: Epoch(2), promises_void: false }, &f), &["2", "40"]);
     // The guard's file counts as well as the agent's.
     f.agent.highest_epoch = Epoch(0);
     f.guard.highest_epoch = Epoch(41);
@@ -278,7 +279,7 @@ fn the_first_epoch_initialises_an_empty_directory_only_when_it_may() {
 
 #[test]
 fn prepare_ends_the_receiver_before_it_reads_the_position() {
-    let prepare = || Directive::Prepare { fenced: Epoch(2) };
+    let prepare = || Directive::Prepare { fenced: Epoch(2), promises_void: false };
     let mut f = standby();
     f.data.upstream = Some(("old".into(), 1));
     assert_eq!(step(next(prepare(), &f)), Step::Detach);
@@ -287,7 +288,7 @@ fn prepare_ends_the_receiver_before_it_reads_the_position() {
     f.server.as_mut().unwrap().receiver = true;
     assert!(matches!(step(next(prepare(), &f)), Step::Wait { wait: Wait::ReceiverGone, .. }));
     f.server.as_mut().unwrap().receiver = false;
-    assert_eq!(step(next(prepare(), &f)), Step::ClosePromises(Epoch(2)));
+    assert_eq!(step(next(prepare(), &f)), Step::ClosePromises { epoch: Epoch(2), void: false });
     f.guard.promises_closed = Epoch(2);
     let Next::Done(Evidence::Prepared(report)) = next(prepare(), &f) else { panic!() };
     assert_eq!((report.received_lsn, report.stamp_ns, report.lineage), (Some(Lsn(500)), f.now_ns, Epoch(1)));
@@ -310,7 +311,7 @@ fn a_first_promotion_that_was_never_verified_may_be_tried_again() {
     let mut f = facts(DataForm::Primary);
     f.guard.promises_closed = Epoch(2);
     f.agent.lineage = Epoch::NONE;
-    let reported = |f: &Facts| match next(Directive::Prepare { fenced: Epoch(2) }, f) {
+    let reported = |f: &Facts| match next(Directive::Prepare { fenced: Epoch(2), promises_void: false }, f) {
         Next::Done(Evidence::Prepared(report)) => report.refused,
         other => panic!("{other:?}"),
     };
@@ -324,7 +325,9 @@ fn every_unusable_form_says_why_it_cannot_be_promoted() {
     for form in [DataForm::Empty, DataForm::Rewinding, DataForm::Cloning, DataForm::Unusable] {
         let mut f = facts(form);
         f.guard.promises_closed = Epoch(2);
-        let Next::Done(Evidence::Prepared(report)) = next(Directive::Prepare { fenced: Epoch(2) }, &f) else {
+        let Next::Done(Evidence::Prepared(report)) =
+            next(Directive::Prepare { fenced: Epoch(2), promises_void: false }, &f)
+        else {
             panic!()
         };
         assert!(report.refused.is_some(), "{form:?}");

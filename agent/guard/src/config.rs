@@ -29,6 +29,8 @@ pub struct Config {
     pub lease_ttl_max: Duration,
     /// How long before the deadline the shutdown begins.
     pub shutdown_margin: Duration,
+    /// No promise may be held longer than this; one that is lost counts as such a one.
+    pub promise_hold_max: Duration,
     /// A larger step between wall clock and boot clock fences.
     pub clock_divergence_max: Duration,
     /// Appended to PostgreSQL's command line.
@@ -60,6 +62,8 @@ struct Raw {
     lease_ttl_max: Duration,
     #[serde(default, with = "humantime_serde")]
     shutdown_margin: Option<Duration>,
+    #[serde(default, with = "humantime_serde")]
+    promise_hold_max: Option<Duration>,
     #[serde(default = "default_divergence", with = "humantime_serde")]
     clock_divergence_max: Duration,
     #[serde(default)]
@@ -139,6 +143,13 @@ impl Config {
                 raw.clock_divergence_max
             )));
         }
+        // A promise is no longer than a lease; what the promiser adds is clock drift (10 % at most) and the time to kill.
+        let hold_max = raw.promise_hold_max.unwrap_or(ttl * 5 / 4 + Duration::from_secs(2));
+        if hold_max < ttl || hold_max > Duration::from_secs(2 * 3600) {
+            return Err(ConfigError(format!(
+                "`promise_hold_max` {hold_max:?} is not between `lease_ttl_max` ({ttl:?}) and 2h"
+            )));
+        }
         check_args(&raw.postgres_args)?;
         let watchdog = watchdog(&raw)?;
         let config = Self {
@@ -147,6 +158,7 @@ impl Config {
             pg_bin: raw.pg_bin,
             lease_ttl_max: ttl,
             shutdown_margin: margin,
+            promise_hold_max: hold_max,
             clock_divergence_max: raw.clock_divergence_max,
             postgres_args: raw.postgres_args,
             watchdog,

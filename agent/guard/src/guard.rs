@@ -1,7 +1,7 @@
 //! The loop: one thread, one `poll`, every deadline a timeout of it. Dispatches and does nothing else.
 //!
 //! What the parts decide is in the submodules: `requests` (what a client may have), `lifecycle` (starting, stopping, the end of a
-//! run, restarts), `leases` (deadlines and self-fencing), `rogue` (PostgreSQL out of recovery without a lease), `report` (status).
+//! run, restarts), `leases` (deadlines and self-fencing), `promises` (given and received), `rogue` (PostgreSQL out of recovery without a lease), `report` (status).
 //!
 //! Invariants over all of them:
 //! - the kernel timer is armed whenever a lease is held or something that may be writable is alive;
@@ -10,6 +10,7 @@
 
 mod leases;
 mod lifecycle;
+mod promises;
 mod report;
 mod requests;
 mod rogue;

@@ -50,14 +50,16 @@ pub fn start(config: &Config) -> io::Result<Started> {
     refuse_strangers(dir, &config.data_dir)?;
     let lock = take_lock(dir)?;
     empty(&config.data_dir)?;
-    let (state, found) = identify(dir)?;
+    let lost_ns = config.promise_hold_max.as_nanos() as u64;
+    let (state, found) = identify(dir, clock::boottime_ns() + lost_ns)?;
     log::info(
         "guard instance",
         Fields::new()
             .with("instance", wire::format_instance(state.instance))
             .with("state_file", found)
             .with("highest_epoch", state.highest_epoch)
-            .with("fenced_through", state.fenced_through),
+            .with("fenced_through", state.fenced_through)
+            .with("promised_until_ns", state.promised_until_ns),
     );
     Ok(Started { lock, state, found })
 }
@@ -155,7 +157,7 @@ fn empty(data_dir: &Path) -> io::Result<()> {
     Ok(())
 }
 
-fn identify(dir: &Path) -> io::Result<(State, &'static str)> {
+fn identify(dir: &Path, longest_until_ns: u64) -> io::Result<(State, &'static str)> {
     let boot_id = clock::boot_id().map_err(failed("boot id"))?;
     let instance = sys::random_u128().map_err(failed("getrandom"))?;
     let read = state_file::load(dir).map_err(failed(format_args!("state file in {}", dir.display())))?;
@@ -163,13 +165,17 @@ fn identify(dir: &Path) -> io::Result<(State, &'static str)> {
         let kept = state_file::keep_damaged(dir).map_err(failed("keeping the damaged state file"))?;
         log::error("the state file is damaged", Fields::new().with("reason", reason).with("kept_as", kept));
     }
-    let (state, found) = next_state(read, instance, boot_id);
+    let (state, found) = next_state(read, instance, boot_id, longest_until_ns);
     state_file::store(dir, &state).map_err(failed(format_args!("state file in {}", dir.display())))?;
     Ok((state, found))
 }
 
 /// The new instance's state, from what was found. Marks survive a reboot; speaking for an earlier instance does not.
-fn next_state(read: Found, instance: u128, boot_id: String) -> (State, &'static str) {
+///
+/// A promise that is lost with its file, or whose end was written on another boot's clock, counts as the longest that
+/// could have been given: it ends at `longest_until_ns`. Interleaving that it prevents: a standby promises, its host
+/// reboots, a new boot's clock is behind the old one's, and the standby is promoted beside a primary that runs on by its promise.
+fn next_state(read: Found, instance: u128, boot_id: String, longest_until_ns: u64) -> (State, &'static str) {
     let fresh = State {
         instance,
         previous_instance: None,
@@ -178,18 +184,25 @@ fn next_state(read: Found, instance: u128, boot_id: String) -> (State, &'static 
         highest_epoch: 0,
         fenced_through: 0,
         promises_closed: 0,
+        promised_epoch: 0,
+        promised_until_ns: longest_until_ns,
     };
     match read {
         Found::Missing => (fresh, "missing"),
         Found::Damaged(_) => (fresh, "damaged"),
         Found::Good(old) => {
+            let promised = old.promised_until_ns > 0;
+            let same_boot = old.boot_id == fresh.boot_id;
+            let until_ns = if same_boot { old.promised_until_ns } else { longest_until_ns };
             let marks = State {
                 highest_epoch: old.highest_epoch,
                 fenced_through: old.fenced_through,
                 promises_closed: old.promises_closed,
+                promised_epoch: old.promised_epoch,
+                promised_until_ns: if promised { until_ns } else { 0 },
                 ..fresh
             };
-            if old.boot_id != marks.boot_id {
+            if !same_boot {
                 return (marks, "other-boot");
             }
             let mut lineage = vec![old.instance];
@@ -213,18 +226,35 @@ mod tests {
             highest_epoch: 9,
             fenced_through: 8,
             promises_closed: 7,
+            promised_epoch: 9,
+            promised_until_ns: 100,
         })
     }
 
     #[test]
+    fn a_promise_that_is_lost_counts_as_the_longest_one() {
+        let promised = |read: Found| {
+            let (state, _) = next_state(read, 6, "b".into(), 5000);
+            (state.promised_epoch, state.promised_until_ns)
+        };
+        assert_eq!(promised(old("b")), (9, 100), "known, on this boot's clock");
+        assert_eq!(promised(old("a")), (9, 5000), "on another boot's clock");
+        assert_eq!(promised(Found::Missing), (0, 5000));
+        assert_eq!(promised(Found::Damaged("x".into())), (0, 5000));
+        let Found::Good(state) = old("a") else { panic!() };
+        let none = State { promised_epoch: 0, promised_until_ns: 0, ..state };
+        assert_eq!(promised(Found::Good(none)), (0, 0), "it says that there was none");
+    }
+
+    #[test]
     fn it_succeeds_only_a_readable_instance_of_this_boot() {
-        let (state, found) = next_state(old("b"), 6, "b".into());
+        let (state, found) = next_state(old("b"), 6, "b".into(), 5000);
         assert_eq!((found, state.previous_instance, state.lineage), ("ok", Some(5), vec![5, 4]));
-        let (state, found) = next_state(old("a"), 6, "b".into());
+        let (state, found) = next_state(old("a"), 6, "b".into(), 5000);
         assert_eq!((found, state.previous_instance, state.lineage), ("other-boot", None, vec![]));
         assert_eq!((state.highest_epoch, state.fenced_through, state.promises_closed), (9, 8, 7));
         for (read, word) in [(Found::Missing, "missing"), (Found::Damaged("x".into()), "damaged")] {
-            let (state, found) = next_state(read, 6, "b".into());
+            let (state, found) = next_state(read, 6, "b".into(), 5000);
             assert_eq!((found, state.previous_instance, state.highest_epoch), (word, None, 0));
         }
     }

@@ -13,7 +13,9 @@ use std::io::{self, Write};
 use std::path::Path;
 
 const MAGIC: &str = "regent-guard-state";
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
+/// Before promises: such a file says that none was ever given.
+const VERSION_WITHOUT_PROMISES: u32 = 1;
 const NAME: &str = "guard.state";
 
 /// How many earlier instances are remembered.
@@ -36,6 +38,10 @@ pub struct State {
     pub fenced_through: u64,
     /// No promise for this epoch or any below; 0 for none.
     pub promises_closed: u64,
+    /// A promise not to be promoted above this epoch was given; 0 for none, or for one whose epoch is lost.
+    pub promised_epoch: u64,
+    /// It is held until then, CLOCK_BOOTTIME of `boot_id`; 0 for none.
+    pub promised_until_ns: u64,
 }
 
 /// What was found at the start.
@@ -66,7 +72,7 @@ impl State {
         let lineage: Vec<_> = self.lineage.iter().map(|i| format_instance(*i)).collect();
         let mut text = format!(
             "{MAGIC} {VERSION}\ninstance={}\nprevious_instance={}\nlineage={}\nboot_id={}\nhighest_epoch={}\n\
-             fenced_through={}\npromises_closed={}\n",
+             fenced_through={}\npromises_closed={}\npromised_epoch={}\npromised_until_ns={}\n",
             format_instance(self.instance),
             self.previous_instance.map_or_else(|| "-".to_owned(), format_instance),
             lineage.join(","),
@@ -74,6 +80,8 @@ impl State {
             self.highest_epoch,
             self.fenced_through,
             self.promises_closed,
+            self.promised_epoch,
+            self.promised_until_ns,
         );
         text.push_str(&format!("crc32={:08x}\n", crc32(text.as_bytes())));
         text
@@ -87,7 +95,8 @@ impl State {
         }
         let mut lines = body.lines();
         let head = lines.next().unwrap_or_default();
-        if head != format!("{MAGIC} {VERSION}") {
+        let promises = head != format!("{MAGIC} {VERSION_WITHOUT_PROMISES}");
+        if promises && head != format!("{MAGIC} {VERSION}") {
             return Err(format!("first line `{head}` is not `{MAGIC} {VERSION}`"));
         }
         let mut field = |key: &str| {
@@ -117,6 +126,12 @@ impl State {
             highest_epoch: number("highest_epoch", field("highest_epoch")?)?,
             fenced_through: number("fenced_through", field("fenced_through")?)?,
             promises_closed: number("promises_closed", field("promises_closed")?)?,
+            promised_epoch: if promises { number("promised_epoch", field("promised_epoch")?)? } else { 0 },
+            promised_until_ns: if promises {
+                number("promised_until_ns", field("promised_until_ns")?)?
+            } else {
+                0
+            },
         };
         match lines.next() {
             None => Ok(state),
@@ -186,7 +201,25 @@ mod tests {
             highest_epoch: 9,
             fenced_through: 8,
             promises_closed: 7,
+            promised_epoch: 9,
+            promised_until_ns: 77,
         }
+    }
+
+    #[test]
+    fn a_file_from_before_promises_says_that_none_was_given() {
+        let dir = tempfile::tempdir().unwrap();
+        let text = sample().encode();
+        let mut body: String = text
+            .lines()
+            .filter(|line| !line.starts_with("promised_") && !line.starts_with("crc32="))
+            .map(|line| format!("{line}\n"))
+            .collect();
+        body = body.replacen("regent-guard-state 2", "regent-guard-state 1", 1);
+        body.push_str(&format!("crc32={:08x}\n", crc32(body.as_bytes())));
+        fs::write(dir.path().join(NAME), body).unwrap();
+        let expected = State { promised_epoch: 0, promised_until_ns: 0, ..sample() };
+        assert_eq!(load(dir.path()).unwrap(), Found::Good(expected));
     }
 
     #[test]
@@ -228,9 +261,9 @@ mod tests {
     #[test]
     fn a_newer_version_is_not_overwritten() {
         let dir = tempfile::tempdir().unwrap();
-        fs::write(dir.path().join(NAME), "regent-guard-state 2\nfuture\n").unwrap();
+        fs::write(dir.path().join(NAME), "regent-guard-state 3\nfuture\n").unwrap();
         let error = load(dir.path()).unwrap_err().to_string();
-        assert!(error.contains("version 2"), "{error}");
+        assert!(error.contains("version 3"), "{error}");
     }
 
     #[test]

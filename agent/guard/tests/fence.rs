@@ -122,7 +122,7 @@ fn a_fence_is_remembered_by_the_next_guard() {
     let bin = newest();
     let mut lab = Lab::start(&bin);
     lab.ok(&Request::Fence { epoch: 9, grace_ms: 0 });
-    lab.ok(&Request::ClosePromises { epoch: 8 });
+    lab.ok(&Request::ClosePromises { epoch: 8, void: true });
     lab.signal_guard(libc::SIGKILL);
     lab.reap_guard();
     lab.start_guard();
@@ -169,6 +169,8 @@ fn bad_state_files_start_fenced_and_never_speak_for_a_predecessor() {
         highest_epoch: 6,
         fenced_through: 5,
         promises_closed: 0,
+        promised_epoch: 0,
+        promised_until_ns: 0,
     };
     regent_guard::state_file::store(&lab.path("state"), &other).unwrap();
     regent_guard_own(&path);

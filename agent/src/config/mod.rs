@@ -126,6 +126,14 @@ impl fmt::Display for Setting {
     }
 }
 
+/// The listener for the agents of the other members.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PeerTable {
+    /// Where they ask this member for promises.
+    pub listen: SocketAddr,
+}
+
 /// Everything that `agent.toml` may say.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -143,6 +151,8 @@ pub struct Config {
     pub plaintext: bool,
     /// Certificates; required unless `plaintext`.
     pub tls: Option<Tls>,
+    /// The listener for the other members' agents; without it this member gives no promises.
+    pub peer: Option<PeerTable>,
     /// The guard's socket.
     pub guard_socket: PathBuf,
     /// PostgreSQL's data directory.
@@ -296,6 +306,11 @@ impl Config {
         if self.plaintext == self.tls.is_some() {
             let value = if self.plaintext { "true with [tls]" } else { "false without [tls]" };
             return bad("plaintext", &value, "give either [tls] files or plaintext = true");
+        }
+        if let Some(peer) =
+            self.peer.as_ref().filter(|peer| self.plaintext && !peer.listen.ip().is_loopback())
+        {
+            return bad("peer.listen", &peer.listen, "plaintext = true is for loopback only");
         }
         for url in &self.coordinators {
             self.check_url(url).or_else(|rule| bad("coordinators", &format!("{url:?}"), &rule))?;

@@ -75,8 +75,8 @@ pub async fn perform(app: &App, step: &Step, worked: &mut Worked) -> Result<(), 
             let _fencing = Fencing::begin(app);
             worked.fenced = Some(app.guard.fence(*epoch, *grace_ms).await?);
         }
-        Step::ClosePromises(epoch) => {
-            app.guard.ask(&Request::ClosePromises { epoch: epoch.0 }, QUERY).await?;
+        Step::ClosePromises { epoch, void } => {
+            app.guard.ask(&Request::ClosePromises { epoch: epoch.0, void: *void }, QUERY).await?;
         }
         Step::Detach => {
             let changed = conf::write(config, &config.data_dir, None)

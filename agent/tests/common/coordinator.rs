@@ -149,6 +149,7 @@ impl Coordinator {
             members: inner.members.clone(),
             members_version: 0,
             heartbeat_interval_ms: None,
+            promises: None,
         };
         Acknowledgement { nonce: heartbeat.nonce, lease, view: Some(view) }
     }

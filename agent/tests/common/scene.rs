@@ -66,7 +66,10 @@ pub async fn fence(coordinator: &Coordinator, member: &str, epoch: u64) -> regen
 
 /// The receiver stopped, the position reported.
 pub async fn prepare(coordinator: &Coordinator, member: &str, fenced: u64) -> regent_types::CandidateReport {
-    match coordinator.direct(member, Directive::Prepare { fenced: Epoch(fenced) }, None).await {
+    match coordinator
+        .direct(member, Directive::Prepare { fenced: Epoch(fenced), promises_void: true }, None)
+        .await
+    {
         Outcome::Done(Evidence::Prepared(report)) => report,
         other => panic!("prepare: {other:?}"),
     }

@@ -3,7 +3,9 @@
 use regent_types::{Epoch, OperationId};
 use serde::{Deserialize, Serialize};
 
-use crate::{Body, Effect, Event, Position, Proposal, Rejection, RequestKind, State, invariant, procedure};
+use crate::{
+    Body, Effect, Event, Position, Proposal, Rejection, RequestKind, State, invariant, procedure, promotable,
+};
 
 /// What an accepted proposal changed.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -112,8 +114,12 @@ impl State {
             Body::Alert { cluster, member, kind, text } => {
                 procedure::alert::alert(self, &mut change, cluster, member, *kind, text.as_ref())
             }
+            Body::PromotableAcknowledged { cluster, epoch, instance, version } => {
+                procedure::promise::acknowledged(self, &mut change, cluster, *epoch, *instance, *version)
+            }
         };
         reply?;
+        promotable::follow(self.clusters.values_mut());
         invariant::check(self);
         Ok(change.finish(self))
     }

@@ -28,7 +28,11 @@ pub(crate) fn appoint(
     assert_eq!(cluster.fenced_through, cluster.epoch, "appointing needs FenceDecided of the current epoch");
     cluster.epoch = cluster.epoch.next();
     let epoch = cluster.epoch;
-    cluster.appointment = Some(Appointment { epoch, member, instance, boot, established: None });
+    // The new primary's list comes with a view of its own epoch, so it is at least this one.
+    let promotable_acknowledged = cluster.promotable.version;
+    let appointment =
+        Appointment { epoch, member, instance, boot, established: None, promotable_acknowledged };
+    cluster.appointment = Some(appointment);
     epoch
 }
 

@@ -12,7 +12,7 @@ use std::{
 use regent_types::{CandidateReport, DataForm, Epoch, InstanceId, Lsn, MemberName};
 use serde::{Deserialize, Serialize};
 
-use crate::{Appointment, Cluster, FenceProof, SyncState, Trigger};
+use crate::{Appointment, Cluster, SyncState, Trigger};
 
 /// How one member fared in a choice.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -102,12 +102,15 @@ pub enum VerdictReason {
     #[error("not in the primary's member list: {0}")]
     NotInList(crate::Unacknowledged),
     /// It may have promised not to be promoted.
-    #[error("promises closed through epoch {closed}, epoch {fenced} is needed")]
+    #[error("{}", outstanding(*closed, *fenced, *left_ms))]
     PromiseOutstanding {
         /// As reported.
         closed: Epoch,
         /// Needed.
         fenced: Epoch,
+        /// For how much longer it has promised, ms.
+        #[serde(default)]
+        left_ms: Option<u64>,
     },
     /// It lacks more than `max_lag` of what the primary had at last contact.
     #[error("it lacks {lag_bytes} bytes, {max_bytes} are allowed without an operator's consent to the loss")]
@@ -162,6 +165,35 @@ pub enum VerdictReason {
         /// Why.
         reason: String,
     },
+    /// It may be promoted since a list that the fenced primary has not acknowledged: nobody asked it for promises.
+    #[error("promotable since list {since}, the fenced primary asked by list {acknowledged}")]
+    NotAsked {
+        /// When it came onto the list.
+        since: u64,
+        /// The primary's.
+        acknowledged: u64,
+    },
+}
+
+fn outstanding(closed: Epoch, fenced: Epoch, left_ms: Option<u64>) -> String {
+    match left_ms {
+        Some(left_ms) => format!("it has promised not to be promoted for another {}", seconds(left_ms)),
+        None => format!("promises closed through epoch {closed}, epoch {fenced} is needed"),
+    }
+}
+
+fn seconds(ms: u64) -> String {
+    format!("{}.{} s", ms / 1000, ms % 1000 / 100)
+}
+
+impl VerdictReason {
+    /// The same reason, whatever time has passed between the two: no news.
+    pub(crate) fn is_like(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::PromiseOutstanding { .. }, Self::PromiseOutstanding { .. }) => true,
+            _ => self == other,
+        }
+    }
 }
 
 /// The order of preference: fields from the most to the least important.
@@ -188,7 +220,6 @@ pub(crate) struct Choice<'a> {
     /// rung that rolls back.
     pub origin: Option<&'a Appointment>,
     pub trigger: &'a Trigger,
-    pub proof: &'a FenceProof,
     /// Members whose own guard has acknowledged, now or after the proof.
     pub acknowledged: &'a BTreeSet<MemberName>,
     /// `from.member` has failed more than once in this operation.
@@ -365,15 +396,12 @@ fn check_standby(choice: &Choice<'_>, report: &CandidateReport) -> Result<(), Ve
     if report.timeline != Some(timeline) {
         return Err(other("timeline", or_unknown(report.timeline), timeline.to_string()));
     }
-    if matches!(choice.proof, FenceProof::LeaseExpired { .. }) {
+    if !choice.cluster.promises_void() {
         let known = choice.cluster.membership.knows(&choice.from.member, &report.member);
         known.map_err(VerdictReason::NotInList)?;
     }
-    if matches!(choice.proof, FenceProof::LeaseExpired { .. }) && report.promises_closed < choice.from.epoch {
-        return Err(VerdictReason::PromiseOutstanding {
-            closed: report.promises_closed,
-            fenced: choice.from.epoch,
-        });
+    if !choice.cluster.promises_void() {
+        check_promises(choice, report)?;
     }
     let received = report.received_lsn.ok_or(VerdictReason::NoLsn)?;
     // A planned move has judged it by the shutdown checkpoint already, and lost nothing.
@@ -412,6 +440,21 @@ fn check_lag(choice: &Choice<'_>, report: &CandidateReport, received: Lsn) -> Re
         Some(lag_ms) if *lag_ms > max_ms => Err(VerdictReason::LagTimeAboveBound { lag_ms: *lag_ms, max_ms }),
         Some(_) => Ok(()),
     }
+}
+
+/// The fenced primary may run on by promises of everybody on its list for as long as one of them is outstanding. That
+/// this member is on the list and has none outstanding proves that it does not.
+fn check_promises(choice: &Choice<'_>, report: &CandidateReport) -> Result<(), VerdictReason> {
+    if report.promises_closed < choice.from.epoch {
+        return Err(VerdictReason::PromiseOutstanding {
+            closed: report.promises_closed,
+            fenced: choice.from.epoch,
+            left_ms: report.promise_left_ms,
+        });
+    }
+    let since = choice.cluster.promotable.since.get(&report.member).copied().unwrap_or(u64::MAX);
+    let acknowledged = choice.from.promotable_acknowledged;
+    if since > acknowledged { Err(VerdictReason::NotAsked { since, acknowledged }) } else { Ok(()) }
 }
 
 fn or_unknown(value: Option<impl std::fmt::Display>) -> String {

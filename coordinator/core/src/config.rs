@@ -24,6 +24,9 @@ pub struct MemberConfig {
     pub priority: u32,
     /// May ever be promoted: a static property (DESIGN section 6), never lag or health.
     pub promotable: bool,
+    /// `host:port` at which the other members' agents reach its agent, for promises; without one it cannot be asked.
+    #[serde(default)]
+    pub agent_address: Option<String>,
 }
 
 /// Time bounds and thresholds of one cluster.
@@ -79,6 +82,9 @@ pub struct Policy {
     /// When an automatic failback may start; at any time without one.
     #[serde(default)]
     pub failback_window: Option<Window>,
+    /// How long one promise between members lasts, ms; 0 turns promises off.
+    #[serde(default)]
+    pub promise_ms: u64,
 }
 
 fn cooldown_default() -> u64 {
@@ -160,6 +166,15 @@ impl ClusterConfig {
                 format!("{:?} must be 1 to 253 characters without a final dot", self.dns_name),
             );
         }
+        for (name, member) in &self.members {
+            if let Some(address) = member.agent_address.as_ref().filter(|address| !is_host_and_port(address))
+            {
+                return error(
+                    &format!("member.{name}.agent_address"),
+                    format!("{address:?} is not host:port"),
+                );
+            }
+        }
         let positive = [
             ("partition_timeout", policy.partition_timeout_ms),
             ("lease_ttl", policy.lease.ttl_ms),
@@ -217,6 +232,22 @@ impl ClusterConfig {
             );
             return error("lease_ttl", problem);
         }
+        if policy.promise_ms > policy.lease.ttl_ms {
+            // The bound that a grant raises must cover whatever was promised before it.
+            let problem = format!(
+                "{} ms is above lease_ttl ({} ms): a promise must not outlast a lease",
+                policy.promise_ms, policy.lease.ttl_ms
+            );
+            return error("promise_duration", problem);
+        }
+        if policy.promise_ms > 0 && policy.promise_ms < policy.heartbeat_interval_ms.saturating_mul(3) {
+            let problem = format!(
+                "{} ms is below three heartbeat intervals of {} ms: promises would begin before a coordinator is missed; \
+                 0s turns them off",
+                policy.promise_ms, policy.heartbeat_interval_ms
+            );
+            return error("promise_duration", problem);
+        }
         let bound_ms = policy.lease.bound_ns().div_ceil(1_000_000);
         let needed_ms = election_worst_ms.saturating_add(bound_ms);
         if needed_ms > policy.partition_timeout_ms {
@@ -230,4 +261,9 @@ impl ClusterConfig {
         }
         Ok(())
     }
+}
+
+fn is_host_and_port(address: &str) -> bool {
+    let Some((host, port)) = address.rsplit_once(':') else { return false };
+    !host.is_empty() && port.parse::<u16>().is_ok_and(|port| port > 0)
 }

@@ -79,6 +79,8 @@ pub enum EventKind {
     Checkpointed,
     /// A planned change of primary is being undone.
     RollingBack,
+    /// The primary asks by a newer list of who may be promoted.
+    PromotableAcknowledged,
 }
 
 /// One event, kept in the replicated state for `watch`.

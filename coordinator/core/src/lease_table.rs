@@ -18,7 +18,9 @@
 
 use std::collections::BTreeMap;
 
-use regent_types::{Acknowledgement, ClusterName, Epoch, Grant, Heartbeat, LeaseDecision, LeaseRefusal};
+use regent_types::{
+    Acknowledgement, ClusterName, Epoch, Grant, Heartbeat, InstanceId, LeaseDecision, LeaseRefusal,
+};
 
 use crate::{Body, Cluster, FenceProof, Leadership, State};
 
@@ -92,6 +94,8 @@ pub struct LeaseTable {
     granted_ns: BTreeMap<ClusterName, u64>,
     /// Since when this leadership has had a change of lease terms in its state.
     changes_ns: BTreeMap<(ClusterName, u64), u64>,
+    /// The list of promotable members that a granted heartbeat had on its disk, with its epoch and instance.
+    listed: BTreeMap<ClusterName, (Epoch, InstanceId, u64)>,
 }
 
 impl LeaseTable {
@@ -109,6 +113,7 @@ impl LeaseTable {
         self.until_ns.clear();
         self.granted_ns.clear();
         self.changes_ns.clear();
+        self.listed.clear();
     }
 
     /// This node leads no more.
@@ -117,6 +122,7 @@ impl LeaseTable {
         self.until_ns.clear();
         self.granted_ns.clear();
         self.changes_ns.clear();
+        self.listed.clear();
     }
 
     /// The running leadership.
@@ -147,6 +153,12 @@ impl LeaseTable {
                 let bound = self.until_ns.entry(heartbeat.cluster.clone()).or_default();
                 *bound = (*bound).max(until_ns);
                 self.granted_ns.insert(heartbeat.cluster.clone(), now_ns);
+                // Only now that the bound covers what the primary ran on by before it had this list.
+                if let Some((_, version)) =
+                    heartbeat.report.promise.list.filter(|(epoch, _)| *epoch == grant.epoch)
+                {
+                    self.listed.insert(heartbeat.cluster.clone(), (grant.epoch, heartbeat.instance, version));
+                }
                 LeaseDecision::Granted(grant)
             }
             Err(refusal) => LeaseDecision::Refused(refusal),
@@ -203,6 +215,24 @@ impl LeaseTable {
             }
         }
         over
+    }
+
+    /// Lists of promotable members that primaries have on their disks and the state does not know of yet: to be proposed.
+    pub fn acknowledged_lists(&self, state: &State) -> Vec<Body> {
+        let news = self.listed.iter().filter_map(|(name, (epoch, instance, version))| {
+            let cluster = state.clusters.get(name)?;
+            let appointment = cluster.leasable()?;
+            let fits = appointment.epoch == *epoch && appointment.instance == *instance;
+            let newer =
+                *version > appointment.promotable_acknowledged && *version <= cluster.promotable.version;
+            (fits && newer).then(|| Body::PromotableAcknowledged {
+                cluster: name.clone(),
+                epoch: *epoch,
+                instance: *instance,
+                version: *version,
+            })
+        });
+        news.collect()
     }
 
     /// What is left of the last lease that this leadership granted, ns; for display.

@@ -27,6 +27,7 @@ mod operation;
 mod pending;
 mod position;
 mod procedure;
+mod promotable;
 mod proof;
 mod proposal;
 mod rejection;
@@ -52,6 +53,7 @@ pub use pending::{Pending, PendingWhy};
 pub use position::{Leadership, Position};
 pub use procedure::policy::differences;
 pub use procedure::precedence;
+pub use promotable::PromotableList;
 pub use proof::{Certainty, Confinement, ExternalEvidence, FenceProof, FenceRecord};
 pub use proposal::{
     Body, Declare, Evidence as DeclareEvidence, LagEvidence, OperatorRequest, Proposal, RequestKind,

@@ -159,6 +159,17 @@ pub enum Body {
         /// What the leader knows.
         readiness: Box<Readiness>,
     },
+    /// The primary has the list of who may be promoted on its disk (DESIGN section 6).
+    PromotableAcknowledged {
+        /// The cluster.
+        cluster: ClusterName,
+        /// The epoch under which it has it.
+        epoch: Epoch,
+        /// The primary's instance.
+        instance: InstanceId,
+        /// The list's version.
+        version: u64,
+    },
 }
 
 /// The detector's wish for an operation.

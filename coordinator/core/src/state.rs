@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     Adoption, ClusterConfig, Cooldown, Effect, Event, FEATURE_LEVEL_FIRST, Forgotten, Group, LeaseInFlight,
-    Membership, Operation, Pending, PendingFailback, Scheduled,
+    Membership, Operation, Pending, PendingFailback, PromotableList, Scheduled,
 };
 
 /// Newest events kept for `watch`.
@@ -76,6 +76,9 @@ pub struct Appointment {
     pub boot: BootId,
     /// Set when the promotion was verified.
     pub established: Option<Established>,
+    /// The newest list of promotable members that this primary asks for promises.
+    #[serde(default)]
+    pub promotable_acknowledged: u64,
 }
 
 /// One epoch that was established: the cluster's history, for ancestry.
@@ -207,6 +210,9 @@ pub struct Cluster {
     /// A failback that waits for an operator's word.
     #[serde(default)]
     pub pending_failback: Option<PendingFailback>,
+    /// Who may be promoted, with versions.
+    #[serde(default)]
+    pub promotable: PromotableList,
 }
 
 fn resumed_default() -> Automation {
@@ -248,6 +254,7 @@ impl Cluster {
             members: self.config.members.keys().cloned().collect(),
             members_version: self.membership.version,
             heartbeat_interval_ms: Some(self.config.policy.heartbeat_interval_ms),
+            promises: Some(self.promise_view()),
         }
     }
 

@@ -55,6 +55,7 @@ struct MemberTable {
     priority: u32,
     #[serde(default = "default_promotable")]
     promotable: bool,
+    agent_address: Option<String>,
 }
 
 fn default_priority() -> u32 {
@@ -111,6 +112,8 @@ struct PolicyTable {
     failback_after: Duration,
     #[serde(skip_serializing_if = "Option::is_none")]
     failback_window: Option<window::Text>,
+    #[serde(with = "humantime_serde::option", skip_serializing_if = "Option::is_none")]
+    promise_duration: Option<Duration>,
 }
 
 const OFF: &str = "off";
@@ -171,6 +174,7 @@ impl Default for PolicyTable {
             failback: FailbackMode::Approval,
             failback_after: s(600),
             failback_window: None,
+            promise_duration: None,
         }
     }
 }
@@ -224,6 +228,9 @@ impl From<PolicyTable> for Policy {
             failback: policy.failback,
             failback_after_ms: ms(policy.failback_after),
             failback_window: policy.failback_window.map(|text| text.0),
+            // Short beside the lease: a region that is cut from the coordinators and not from its peers is failed over this much
+            // later. A promise is renewed at a quarter of it, so it bears a cut between members of half a minute.
+            promise_ms: ms(policy.promise_duration.unwrap_or(Duration::from_secs(60).min(policy.lease_ttl))),
         }
     }
 }
@@ -250,6 +257,7 @@ impl ClusterTable {
                 client_port: member.client_port.unwrap_or(member.port),
                 priority: member.priority,
                 promotable: member.promotable,
+                agent_address: member.agent_address,
             };
             if members.insert(member.name.clone(), config).is_some() {
                 return refuse(

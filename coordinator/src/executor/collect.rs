@@ -65,7 +65,8 @@ pub(super) async fn run(
         if acknowledged.is_some() && !asked.contains(member) {
             asked.push(member.clone());
         }
-        let reports = prepare::prepare(context, key, epoch, &asked, n + 1, INTERVAL).await;
+        let directive = Directive::Prepare { fenced: epoch, promises_void: promises_void(context, key) };
+        let reports = prepare::prepare(context, key, directive, &asked, n + 1, INTERVAL).await;
         let news = (acknowledged.clone(), without_stamps(&reports));
         let something = acknowledged.is_some() || !reports.is_empty();
         if something && context.told.worth(key, member, &news, context.node.clock.now_ms()) {
@@ -97,9 +98,20 @@ async fn acknowledge(
     }
 }
 
-/// A stamp differs each time and means nothing to a choice.
+/// Whether the recorded proof is more than an expiry, so that no promise has to be waited for.
+fn promises_void(context: &Context, key: &EffectKey) -> bool {
+    let inner = context.node.shared.lock();
+    inner.state.clusters.get(&key.cluster).is_some_and(regent_core::Cluster::promises_void)
+}
+
+/// Stamps and times left differ each time and mean nothing to a choice.
 fn without_stamps(reports: &[CandidateReport]) -> Vec<CandidateReport> {
-    reports.iter().map(|report| CandidateReport { stamp_ns: 0, ..report.clone() }).collect()
+    let still = |report: &CandidateReport| CandidateReport {
+        stamp_ns: 0,
+        promise_left_ms: report.promise_left_ms.map(|_| 0),
+        ..report.clone()
+    };
+    reports.iter().map(still).collect()
 }
 
 #[cfg(test)]

@@ -65,8 +65,9 @@ pub(super) async fn run_from(context: &Context, key: &EffectKey, order: Order, a
         if matches!(proof, FenceProof::Acknowledged(_)) && !candidates.contains(&order.member) {
             candidates.push(order.member.clone());
         }
+        let directive = Directive::Prepare { fenced: order.epoch, promises_void: proof.voids_promises() };
         let reports =
-            prepare::prepare(context, key, order.epoch, &candidates, attempt, CANDIDATES_TIMEOUT).await;
+            prepare::prepare(context, key, directive, &candidates, attempt, CANDIDATES_TIMEOUT).await;
         context.prepared.begin(context, &key.cluster, &reports);
         let body = Body::FenceProven { key: key.clone(), proof, candidates: reports };
         if !context.propose(body).await {

@@ -42,21 +42,27 @@ pub(super) async fn run(context: &Context, key: &EffectKey, order: Handover) {
     };
     let Some(proof) = proof else { return };
     tracing::info!(?key, proof = proof.name(), target_reported = report.is_some(), "fence proof in hand");
+    let directive = Directive::Prepare { fenced: fenced.epoch, promises_void: proof.voids_promises() };
     let reports = match &proof {
         FenceProof::Acknowledged(_) => {
             if report.is_none() {
                 report = context.node.clock.within(timeout, &mut drained).await;
             }
             match report {
-                Some(report) => vec![report],
+                Some(report) if report.promise_left_ms.is_none() => vec![report],
+                // It had promised the old primary not to be promoted, a moment ago; that one is proved fenced now.
+                Some(_) => {
+                    let asked = std::slice::from_ref(&target);
+                    prepare::prepare(context, key, directive, asked, 2, CANDIDATES_TIMEOUT).await
+                }
                 // Without the target, the old primary is the way back.
                 None => {
                     let back = std::slice::from_ref(&fenced.member);
-                    prepare::prepare(context, key, fenced.epoch, back, 2, CANDIDATES_TIMEOUT).await
+                    prepare::prepare(context, key, directive, back, 2, CANDIDATES_TIMEOUT).await
                 }
             }
         }
-        _ => prepare::prepare(context, key, fenced.epoch, &fenced.candidates, 2, CANDIDATES_TIMEOUT).await,
+        _ => prepare::prepare(context, key, directive, &fenced.candidates, 2, CANDIDATES_TIMEOUT).await,
     };
     context.prepared.begin(context, &key.cluster, &reports);
     let body = Body::FenceProven { key: key.clone(), proof, candidates: reports };

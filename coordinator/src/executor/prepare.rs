@@ -25,7 +25,7 @@ const GRANT_WAIT: Duration = Duration::from_millis(1000);
 pub(super) async fn prepare(
     context: &Context,
     key: &EffectKey,
-    fenced: Epoch,
+    directive: Directive,
     members: &[MemberName],
     n: u32,
     limit: Duration,
@@ -33,10 +33,10 @@ pub(super) async fn prepare(
     let mut asked = JoinSet::new();
     for member in members {
         let (context, member) = (context.clone(), member.clone());
-        let key = ask::sub_key(key, context.leadership.term, n);
+        let (key, directive) = (ask::sub_key(key, context.leadership.term, n), directive.clone());
         asked.spawn(async move {
             loop {
-                let outcome = ask::ask(&context, &member, &key, Directive::Prepare { fenced }, None).await;
+                let outcome = ask::ask(&context, &member, &key, directive.clone(), None).await;
                 match outcome {
                     Outcome::Done(Evidence::Prepared(report)) if report.member == member => return report,
                     other => tracing::info!(%member, ?other, "a candidate did not prepare; asking again"),

@@ -226,7 +226,7 @@ impl Agent {
                     clean: true,
                 })
             }
-            Directive::Prepare { fenced } | Directive::Drain { fenced, .. } => {
+            Directive::Prepare { fenced, .. } | Directive::Drain { fenced, .. } => {
                 Evidence::Prepared(CandidateReport {
                     member: member.clone(),
                     instance: self.instance,
@@ -240,6 +240,7 @@ impl Agent {
                     promises_closed: fenced,
                     refused: None,
                     stamp_ns: now_ns(),
+                    promise_left_ms: None,
                 })
             }
             Directive::Checkpoint { epoch } => Evidence::Checkpointed(regent_types::CheckpointedEvidence {
@@ -341,6 +342,7 @@ impl Agent {
                 },
                 job: None,
                 salvages: Vec::new(),
+                promise: regent_types::PromiseFacts::default(),
             },
         }
     }

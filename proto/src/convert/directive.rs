@@ -34,7 +34,9 @@ impl From<Directive> for v1::Directive {
             Directive::Fence { epoch, grace_ms } => {
                 Proto::Fence(directive::Fence { epoch: epoch.0, grace_ms })
             }
-            Directive::Prepare { fenced } => Proto::Prepare(directive::Prepare { fenced: fenced.0 }),
+            Directive::Prepare { fenced, promises_void } => {
+                Proto::Prepare(directive::Prepare { fenced: fenced.0, promises_void })
+            }
             Directive::Promote { epoch, instance, initialize, replay_timeout_ms } => {
                 Proto::Promote(directive::Promote {
                     epoch: epoch.0,
@@ -72,7 +74,9 @@ impl TryFrom<v1::Directive> for Directive {
         use directive::Directive as Proto;
         Ok(match present(directive.directive, "directive")? {
             Proto::Fence(fence) => Self::Fence { epoch: Epoch(fence.epoch), grace_ms: fence.grace_ms },
-            Proto::Prepare(prepare) => Self::Prepare { fenced: Epoch(prepare.fenced) },
+            Proto::Prepare(prepare) => {
+                Self::Prepare { fenced: Epoch(prepare.fenced), promises_void: prepare.promises_void }
+            }
             Proto::Promote(promote) => Self::Promote {
                 epoch: Epoch(promote.epoch),
                 instance: parsed(&promote.instance, "promote.instance")?,

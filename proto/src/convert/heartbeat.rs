@@ -162,6 +162,7 @@ impl From<ClusterView> for v1::ClusterView {
             members: view.members.into_iter().map(Into::into).collect(),
             members_version: view.members_version,
             heartbeat_interval_ms: view.heartbeat_interval_ms,
+            promises: view.promises.map(Into::into),
         }
     }
 }
@@ -176,6 +177,7 @@ impl TryFrom<v1::ClusterView> for ClusterView {
             members: parsed_list(&view.members, "members")?,
             members_version: view.members_version,
             heartbeat_interval_ms: view.heartbeat_interval_ms,
+            promises: optional(view.promises, "promises")?,
         })
     }
 }

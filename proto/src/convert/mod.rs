@@ -8,6 +8,7 @@ mod directive;
 mod heartbeat;
 mod loss;
 mod outcome;
+mod promise;
 mod report;
 mod session;
 mod switch;

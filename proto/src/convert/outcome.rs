@@ -123,6 +123,7 @@ impl From<CandidateReport> for v1::CandidateReport {
             promises_closed: report.promises_closed.0,
             refused: report.refused,
             stamp_ns: report.stamp_ns,
+            promise_left_ms: report.promise_left_ms,
         }
     }
 }
@@ -143,6 +144,7 @@ impl TryFrom<v1::CandidateReport> for CandidateReport {
             promises_closed: Epoch(report.promises_closed),
             refused: report.refused,
             stamp_ns: report.stamp_ns,
+            promise_left_ms: report.promise_left_ms,
         })
     }
 }

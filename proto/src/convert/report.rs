@@ -21,6 +21,7 @@ impl From<Report> for v1::Report {
             disk: Some(report.disk.into()),
             job: report.job.map(Into::into),
             salvages: report.salvages.into_iter().map(Into::into).collect(),
+            promise: Some(report.promise.into()),
         }
     }
 }
@@ -36,6 +37,7 @@ impl TryFrom<v1::Report> for Report {
             disk: required(report.disk, "disk")?,
             job: optional(report.job, "job")?,
             salvages: list(report.salvages, "salvages")?,
+            promise: optional(report.promise, "promise")?.unwrap_or_default(),
         })
     }
 }

@@ -97,6 +97,11 @@ fn report() -> Report {
         },
         job: Some(JobProgress { kind: "clone".into(), done_bytes: 5, total_bytes: Some(10) }),
         salvages: vec![salvage(SalvageCompleteness::Complete)],
+        promise: PromiseFacts {
+            list: Some((Epoch(4), 2)),
+            given: Some(GivenPromise { epoch: None, remaining_ms: 9 }),
+            extended: Some(PromisedLease { epoch: Epoch(4), by: vec![member("us-east-1")], remaining_ms: 8 }),
+        },
     }
 }
 
@@ -210,6 +215,7 @@ fn every_outcome_round_trips() {
         promises_closed: Epoch(4),
         refused: Some("no kernel timer".into()),
         stamp_ns: 1,
+        promise_left_ms: Some(7),
     };
     let fenced = FencedEvidence {
         epoch: Epoch(4),
@@ -273,7 +279,7 @@ fn every_outcome_round_trips() {
 fn every_directive_round_trips() {
     let directives = [
         Directive::Fence { epoch: Epoch(4), grace_ms: 500 },
-        Directive::Prepare { fenced: Epoch(4) },
+        Directive::Prepare { fenced: Epoch(4), promises_void: true },
         Directive::Promote {
             epoch: Epoch(5),
             instance: InstanceId(5),
@@ -351,6 +357,14 @@ fn every_acknowledgement_round_trips() {
             members: vec![member("eu-north-1"), member("us-east-1")],
             members_version: 3,
             heartbeat_interval_ms: Some(1_000),
+            promises: Some(PromiseView {
+                version: 3,
+                promotable: vec![
+                    PromotableMember { member: member("eu-north-1"), agent_address: None },
+                    PromotableMember { member: member("us-east-1"), agent_address: Some("h:1".into()) },
+                ],
+                terms: LeaseTerms { ttl_ms: 60_000, rho_ppm: 5_000, kill_ms: 1_000 },
+            }),
         };
         for view in [None, Some(view)] {
             for lease in leases.clone() {

@@ -61,6 +61,9 @@ pub enum Directive {
     Prepare {
         /// The epoch being fenced.
         fenced: Epoch,
+        /// The proof is more than the lease's expiry: what was promised to `fenced` and below protects nobody any more.
+        #[serde(default)]
+        promises_void: bool,
     },
     /// Become primary at `epoch` under a lease: promote the running standby, or start a data directory of primary
     /// form in place. Answered with [`crate::Evidence::Promoted`] when `pg_is_in_recovery()` is false.
@@ -149,7 +152,7 @@ impl Directive {
             | Directive::Checkpoint { epoch }
             | Directive::Adopt { epoch, .. }
             | Directive::Disown { epoch } => *epoch,
-            Directive::Prepare { fenced } | Directive::Drain { fenced, .. } => *fenced,
+            Directive::Prepare { fenced, .. } | Directive::Drain { fenced, .. } => *fenced,
             Directive::Rejoin { upstream, .. } => upstream.epoch,
         }
     }

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{BootId, ClusterName, Epoch, InstanceId, MemberName, Region, Report};
+use crate::{BootId, ClusterName, Epoch, InstanceId, MemberName, PromiseView, Region, Report};
 
 /// One heartbeat of one member. `stamp_ns` and `nonce` come back with the acknowledgement: a lease is counted from
 /// the sending of exactly that heartbeat, so it can only end early.
@@ -155,4 +155,7 @@ pub struct ClusterView {
     /// How often an agent is to send a heartbeat, ms: the policy in force, which may differ from its own file.
     #[serde(default)]
     pub heartbeat_interval_ms: Option<u64>,
+    /// Whom the primary of `epoch` asks for promises; absent from a coordinator that knows nothing of them.
+    #[serde(default)]
+    pub promises: Option<PromiseView>,
 }

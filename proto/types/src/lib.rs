@@ -10,6 +10,7 @@ mod ids;
 mod numbers;
 mod outcome;
 mod policy;
+mod promise;
 mod report;
 mod salvage;
 
@@ -26,6 +27,7 @@ pub use outcome::{
     RejoinedEvidence,
 };
 pub use policy::{Automation, LeaseTerms};
+pub use promise::{GivenPromise, PromiseFacts, PromiseView, PromisedLease, PromotableMember};
 pub use report::{
     DataFacts, DataForm, DiskFacts, DiskProbe, GuardFacts, JobProgress, PostgresFacts, PostgresState, Report,
     StandbyFacts, WalFacts, WalRetention,

@@ -116,6 +116,9 @@ pub struct CandidateReport {
     pub refused: Option<String>,
     /// CLOCK_BOOTTIME when this report was made, ns: it counts as a heartbeat's stamp.
     pub stamp_ns: u64,
+    /// A promise not to be promoted is outstanding for this much longer, ms: the WAL receiver was left running.
+    #[serde(default)]
+    pub promise_left_ms: Option<u64>,
 }
 
 /// A verified promotion.

@@ -3,7 +3,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Epoch, InstanceId, Lsn, MemberName, SalvageSummary, SystemId, Timeline};
+use crate::{Epoch, InstanceId, Lsn, MemberName, PromiseFacts, SalvageSummary, SystemId, Timeline};
 
 /// Everything an agent knows about its member at one instant.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -23,6 +23,9 @@ pub struct Report {
     /// The newest salvages on its host, oldest first.
     #[serde(default)]
     pub salvages: Vec<SalvageSummary>,
+    /// Promises given and received.
+    #[serde(default)]
+    pub promise: PromiseFacts,
 }
 
 /// The guard as the agent sees it.

@@ -29,5 +29,5 @@ pub(super) fn plan(fenced: Epoch, timeout_ms: u64, facts: &Facts, limits: &Limit
         }
     }
     let limits = Limits { replay_idle_ms: limits.replay_idle_ms.max(timeout_ms), ..*limits };
-    prepare::plan(fenced, facts, &limits)
+    prepare::plan(fenced, false, facts, &limits)
 }

@@ -80,7 +80,12 @@ pub enum Step {
         grace_ms: u64,
     },
     /// `close-promises` at the guard.
-    ClosePromises(Epoch),
+    ClosePromises {
+        /// No promise to this epoch and below from now on.
+        epoch: Epoch,
+        /// What was promised to them is void.
+        void: bool,
+    },
     /// Empty `primary_conninfo`, reload if the server runs.
     Detach,
     /// Point `primary_conninfo` and the slot at the upstream, put `standby.signal` there, reload if the server runs.
@@ -199,7 +204,7 @@ pub fn plan(work: &Work, facts: &Facts, limits: &Limits) -> Next {
     }
     match directive {
         Directive::Fence { epoch, grace_ms } => fence::plan(*epoch, *grace_ms, facts),
-        Directive::Prepare { fenced } => prepare::plan(*fenced, facts, limits),
+        Directive::Prepare { fenced, promises_void } => prepare::plan(*fenced, *promises_void, facts, limits),
         Directive::Promote { epoch, instance, initialize, replay_timeout_ms } => {
             let ask = promote::Ask {
                 epoch: *epoch,

@@ -55,6 +55,9 @@ impl Guard {
         }
         // Before the lease is lengthened: a pause that was not noticed yet must not be covered up by a new baseline.
         self.check_clocks(now_ns);
+        if let Some(refusal) = self.promised_to_another(grant.epoch, now_ns) {
+            return Some(refusal);
+        }
         let wanted = self.persist.wanted();
         let facts = Facts {
             now_ns,
@@ -82,7 +85,7 @@ impl Guard {
     }
 
     /// Arms everything, then holds the lease. The order: no instant at which it is held and not enforced.
-    fn take(&mut self, lease: Lease) -> Answer {
+    pub(super) fn take(&mut self, lease: Lease) -> Answer {
         if let Some(Err(error)) = self.watchdog.as_mut().map(|watchdog| watchdog.arm(clock::boottime_ns())) {
             return Answer::error(format!("the watchdog could not be armed: {error}"));
         }

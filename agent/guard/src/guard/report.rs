@@ -10,6 +10,7 @@ impl Guard {
     pub(super) fn status(&self, now_ns: u64) -> Answer {
         let state = self.persist.durable();
         let lease = self.live_lease(now_ns);
+        let promised = Some(state.promised_until_ns).filter(|until_ns| *until_ns > now_ns);
         let (control, control_error) = match control_file::read(&self.config.data_dir) {
             Ok(control) => (control.map(|control| control.view()), None),
             Err(error) => (None, Some(error.to_string())),
@@ -24,6 +25,8 @@ impl Guard {
             highest_epoch: state.highest_epoch,
             fenced_through: state.fenced_through,
             promises_closed: state.promises_closed,
+            promised_epoch: Some(state.promised_epoch).filter(|epoch| promised.is_some() && *epoch > 0),
+            promised_until_ns: promised,
             lease_epoch: lease.map(|lease| lease.epoch),
             lease_deadline_ns: lease.map(|lease| lease.deadline_ns),
             postgres: match &self.run {

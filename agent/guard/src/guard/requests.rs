@@ -23,6 +23,8 @@ pub(super) enum Parked {
     Grant(Grant),
     /// For the mark on disk.
     ClosePromises(u64),
+    /// For the promise on disk.
+    Promise { epoch: u64, until_ns: u64 },
     /// For the mark on disk and the end of this run.
     /// A standby must have said that it is in recovery by `until_ns`.
     Fence { epoch: u64, run: Option<u64>, until_ns: u64 },
@@ -75,10 +77,10 @@ impl Guard {
                 self.fence(client, epoch, grace_ms * MS, now_ns);
                 None
             }
-            Request::ClosePromises { epoch } => {
-                self.persist.raise(|state| state.promises_closed = state.promises_closed.max(epoch));
-                self.parked.push((client, Parked::ClosePromises(epoch)));
-                None
+            Request::ClosePromises { epoch, void } => self.close_promises(client, epoch, void, now_ns),
+            Request::Promise { epoch, hold_ms } => self.promise(client, epoch, hold_ms, now_ns),
+            Request::Extend { epoch, instance, deadline_ns } => {
+                Some(self.extend(Grant { epoch, instance, deadline_ns }, now_ns))
             }
             Request::JobStart { tool, args, env } => {
                 Some(self.job_start(tool, &args, &env).unwrap_or_else(|answer| answer))
@@ -158,6 +160,7 @@ impl Guard {
             let answer = match &parked {
                 Parked::Grant(grant) => self.grant(*grant, now_ns),
                 Parked::ClosePromises(epoch) => self.promises_closed(*epoch),
+                Parked::Promise { epoch, until_ns } => self.promised(*epoch, *until_ns),
                 Parked::Fence { epoch, run, until_ns } => self.fenced(*epoch, *run, now_ns >= *until_ns),
                 Parked::Stop { run, mode, until_ns } => self.stopped(*run, *mode, now_ns >= *until_ns),
             };
@@ -166,14 +169,6 @@ impl Guard {
                 None => self.parked.push((client, parked)),
             }
         }
-    }
-
-    fn promises_closed(&self, epoch: u64) -> Option<Answer> {
-        let durable = self.persist.durable().promises_closed;
-        if durable >= epoch {
-            return Some(Answer::Ok(Fields::new().with("promises_closed", durable)));
-        }
-        self.persist.failed().map(Answer::error)
     }
 
     fn is_alive(&self, run: u64) -> bool {

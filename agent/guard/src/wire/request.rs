@@ -102,6 +102,24 @@ pub enum Request {
     ClosePromises {
         /// The epoch.
         epoch: u64,
+        /// What was promised to it is void: its primary is proved not to write.
+        void: bool,
+    },
+    /// A later deadline for the running lease, by promises of all who could be promoted. Never a new lease.
+    Extend {
+        /// The epoch of the lease.
+        epoch: u64,
+        /// The guard instance it is bound to.
+        instance: u128,
+        /// Absolute, CLOCK_BOOTTIME.
+        deadline_ns: u64,
+    },
+    /// Promise the primary of `epoch` that nothing above that epoch is promoted here, from now on for `hold_ms`.
+    Promise {
+        /// The epoch.
+        epoch: u64,
+        /// For how long, drift and kill time included.
+        hold_ms: u64,
     },
     /// Run a tool in a namespace of its own.
     JobStart {
@@ -131,6 +149,8 @@ impl Request {
             Self::Stop { .. } => "stop",
             Self::Fence { .. } => "fence",
             Self::ClosePromises { .. } => "close-promises",
+            Self::Extend { .. } => "extend",
+            Self::Promise { .. } => "promise",
             Self::JobStart { .. } => "job-start",
             Self::JobStatus => "job-status",
             Self::JobKill => "job-kill",
@@ -143,13 +163,23 @@ impl Request {
         let mut fields = Fields::new();
         match self {
             Self::Status | Self::JobStatus | Self::JobKill | Self::Gate => {}
-            Self::Grant { epoch, instance, deadline_ns } => {
+            Self::Grant { epoch, instance, deadline_ns } | Self::Extend { epoch, instance, deadline_ns } => {
                 fields.push("epoch", epoch);
                 fields.push("instance", format_instance(*instance));
                 fields.push("deadline_ns", deadline_ns);
             }
             Self::StartStandby { create } => fields.push("create", u8::from(*create)),
-            Self::StartPrimary { epoch } | Self::ClosePromises { epoch } => fields.push("epoch", epoch),
+            Self::StartPrimary { epoch } => fields.push("epoch", epoch),
+            Self::ClosePromises { epoch, void } => {
+                fields.push("epoch", epoch);
+                if *void {
+                    fields.push("void", 1);
+                }
+            }
+            Self::Promise { epoch, hold_ms } => {
+                fields.push("epoch", epoch);
+                fields.push("hold_ms", hold_ms);
+            }
             Self::Stop { mode, timeout_ms } => {
                 fields.push("mode", mode);
                 fields.push("timeout_ms", timeout_ms);
@@ -180,34 +210,33 @@ impl Request {
             "job-status" => none(Self::JobStatus),
             "job-kill" => none(Self::JobKill),
             "gate" => none(Self::Gate),
-            "grant" => {
+            "grant" | "extend" => {
                 fields.only(&["epoch", "instance", "deadline_ns"], None, &[])?;
                 let text = fields.require("instance")?;
                 let instance = parse_instance(text).ok_or_else(|| {
                     WireError(format!("field `instance`: `{text}` is not 32 hexadecimal digits"))
                 })?;
-                Ok(Self::Grant {
-                    epoch: epoch(&fields)?,
-                    instance,
-                    deadline_ns: fields.number("deadline_ns")?,
+                let (epoch, deadline_ns) = (epoch(&fields)?, fields.number("deadline_ns")?);
+                Ok(match word.as_str() {
+                    "grant" => Self::Grant { epoch, instance, deadline_ns },
+                    _ => Self::Extend { epoch, instance, deadline_ns },
                 })
             }
             "start-standby" => {
                 fields.only(&["create"], None, &[])?;
-                let create = match fields.get("create") {
-                    None | Some("0") => false,
-                    Some("1") => true,
-                    Some(other) => return Err(WireError(format!("field `create`: `{other}` is not 0 or 1"))),
-                };
-                Ok(Self::StartStandby { create })
+                Ok(Self::StartStandby { create: flag(&fields, "create")? })
             }
             "start-primary" => {
                 fields.only(&["epoch"], None, &[])?;
                 Ok(Self::StartPrimary { epoch: epoch(&fields)? })
             }
             "close-promises" => {
-                fields.only(&["epoch"], None, &[])?;
-                Ok(Self::ClosePromises { epoch: epoch(&fields)? })
+                fields.only(&["epoch", "void"], None, &[])?;
+                Ok(Self::ClosePromises { epoch: epoch(&fields)?, void: flag(&fields, "void")? })
+            }
+            "promise" => {
+                fields.only(&["epoch", "hold_ms"], None, &[])?;
+                Ok(Self::Promise { epoch: epoch(&fields)?, hold_ms: duration(&fields, "hold_ms")? })
             }
             "stop" => {
                 fields.only(&["mode", "timeout_ms"], None, &[])?;
@@ -227,6 +256,14 @@ impl Request {
             "job-start" => job_start(&fields),
             other => Err(WireError(format!("unknown verb `{other}`"))),
         }
+    }
+}
+
+fn flag(fields: &Fields, key: &str) -> Result<bool, WireError> {
+    match fields.get(key) {
+        None | Some("0") => Ok(false),
+        Some("1") => Ok(true),
+        Some(other) => Err(WireError(format!("field `{key}`: `{other}` is not 0 or 1"))),
     }
 }
 
@@ -283,7 +320,10 @@ mod tests {
             Request::StartPrimary { epoch: 3 },
             Request::Stop { mode: StopMode::Fast, timeout_ms: 5 },
             Request::Fence { epoch: 3, grace_ms: 0 },
-            Request::ClosePromises { epoch: 3 },
+            Request::ClosePromises { epoch: 3, void: false },
+            Request::ClosePromises { epoch: 3, void: true },
+            Request::Extend { epoch: 3, instance: 9, deadline_ns: 77 },
+            Request::Promise { epoch: 3, hold_ms: 5 },
             Request::JobStart {
                 tool: JobTool::PostgresSingle,
                 args: vec!["-D".into(), "a b".into()],
@@ -310,6 +350,10 @@ mod tests {
             ("status now=1", "`now`"),
             ("job-start tool=rm", "`rm`"),
             ("promote", "promote"),
+            ("promise epoch=1", "`hold_ms`"),
+            ("promise epoch=0 hold_ms=1", "`0`"),
+            ("close-promises epoch=1 void=2", "`2`"),
+            ("extend epoch=1 deadline_ns=1", "`instance`"),
         ] {
             let error = Request::parse(text).unwrap_err();
             assert!(error.0.contains(part), "{text}: {error}");

@@ -107,6 +107,10 @@ pub struct Status {
     pub fenced_through: u64,
     /// No promise for this epoch or any below; 0 for none.
     pub promises_closed: u64,
+    /// A promise was given to this epoch; none when none is outstanding, or when its epoch is lost.
+    pub promised_epoch: Option<u64>,
+    /// A promise is held until then, CLOCK_BOOTTIME; none when none is outstanding.
+    pub promised_until_ns: Option<u64>,
     /// The live lease's epoch.
     pub lease_epoch: Option<u64>,
     /// The live lease's deadline, CLOCK_BOOTTIME.
@@ -162,6 +166,8 @@ impl Status {
         f.push("highest_epoch", self.highest_epoch);
         f.push("fenced_through", self.fenced_through);
         f.push("promises_closed", self.promises_closed);
+        f.push_some("promised_epoch", self.promised_epoch);
+        f.push_some("promised_until_ns", self.promised_until_ns);
         f.push_some("lease_epoch", self.lease_epoch);
         f.push_some("lease_deadline_ns", self.lease_deadline_ns);
         f.push("postgres", self.postgres);
@@ -205,6 +211,8 @@ impl Status {
             highest_epoch: f.number("highest_epoch")?,
             fenced_through: f.number("fenced_through")?,
             promises_closed: f.number("promises_closed")?,
+            promised_epoch: f.number_opt("promised_epoch")?,
+            promised_until_ns: f.number_opt("promised_until_ns")?,
             lease_epoch: f.number_opt("lease_epoch")?,
             lease_deadline_ns: f.number_opt("lease_deadline_ns")?,
             postgres: PostgresState::ALL
@@ -253,6 +261,8 @@ mod tests {
             highest_epoch: 4,
             fenced_through: 3,
             promises_closed: 0,
+            promised_epoch: Some(3),
+            promised_until_ns: Some(70),
             lease_epoch: Some(4),
             lease_deadline_ns: Some(99),
             postgres: PostgresState::Primary,

@@ -35,7 +35,7 @@ impl Deployment {
             for to in REGIONS.iter().copied().filter(|to| *to != from) {
                 let mut services = vec![Service::Coordinator, Service::Dns];
                 if MEMBERS.contains(&to) {
-                    services.push(Service::Postgres);
+                    services.extend([Service::Postgres, Service::AgentPeer]);
                 }
                 for service in services {
                     let local = self.address(from, to, service)?;

@@ -149,11 +149,12 @@ impl Deployment {
             write!(
                 out,
                 "\n[[cluster.member]]\nname = {member:?}\nregion = {member:?}\nhost = \"{}\"\nport = {}\n\
-                 client_address = \"{}\"\nclient_port = {}\n",
+                 client_address = \"{}\"\nclient_port = {}\nagent_address = \"{}\"\n",
                 host(self.world.addresses(), other, member, Service::Postgres)?,
                 self.ports.of(Service::Postgres),
                 clients.ip(),
-                clients.port()
+                clients.port(),
+                self.address(other, member, Service::AgentPeer)?
             )?;
         }
         Ok(out)
@@ -202,7 +203,8 @@ impl Deployment {
         }
         write!(
             out,
-            "\n[tls]\n{}\n[postgres]\nshared_buffers = \"32MB\"\nmax_connections = 60\nmin_wal_size = \"64MB\"\nlog_line_prefix = \"%m [%p] \"\n",
+            "\n[peer]\nlisten = \"{}\"\n\n[tls]\n{}\n[postgres]\nshared_buffers = \"32MB\"\nmax_connections = 60\nmin_wal_size = \"64MB\"\nlog_line_prefix = \"%m [%p] \"\n",
+            self.address(member, member, Service::AgentPeer)?,
             self.tls(&format!("agent-{CLUSTER}-{member}"))
         )?;
         Ok(out)

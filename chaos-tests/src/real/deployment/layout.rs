@@ -43,6 +43,8 @@ pub enum Service {
     Postgres,
     /// A member's agent: `/primary`, `/replica`, `/health`, `/metrics`.
     AgentHttp,
+    /// A member's agent, for the other members' agents.
+    AgentPeer,
 }
 
 /// One port for each service, the same on all addresses.
@@ -53,6 +55,7 @@ pub(super) struct Ports {
     dns: u16,
     postgres: u16,
     agent_http: u16,
+    agent_peer: u16,
 }
 
 impl Ports {
@@ -65,6 +68,7 @@ impl Ports {
             dns: free_from(probe, 7453)?,
             postgres: free_from(probe, 5432)?,
             agent_http: free_from(probe, 8008)?,
+            agent_peer: free_from(probe, 7432)?,
         })
     }
 
@@ -75,6 +79,7 @@ impl Ports {
             Service::Dns => self.dns,
             Service::Postgres => self.postgres,
             Service::AgentHttp => self.agent_http,
+            Service::AgentPeer => self.agent_peer,
         }
     }
 }
@@ -100,7 +105,7 @@ pub(super) fn host(block: &LoopbackBlock, from: &str, region: &str, service: Ser
     let number = match service {
         _ if here != there => 100 + 10 * here + there,
         Service::Coordinator | Service::CoordinatorHttp | Service::Dns => 1 + there,
-        Service::Postgres | Service::AgentHttp => 11 + there,
+        Service::Postgres | Service::AgentHttp | Service::AgentPeer => 11 + there,
     };
     Ok(block.ip(number))
 }

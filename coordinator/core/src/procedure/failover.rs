@@ -217,7 +217,10 @@ fn choose(
 ) {
     let bound = cluster.appointment.clone().expect("checked: there is an appointment");
     let operation = cluster.operation.as_ref().expect("checked: an operation is running");
-    let recorded = operation.fences.iter().find(|record| record.epoch == bound.epoch);
+    assert!(
+        operation.fences.iter().any(|record| record.epoch == bound.epoch),
+        "checked: a proof is recorded"
+    );
     let appointments = appointments(operation, &bound);
     let acknowledging = appointments.iter().filter(|a| acknowledgement(operation, a.epoch).is_some());
     let mut acknowledged: BTreeSet<MemberName> = acknowledging.map(|a| a.member.clone()).collect();
@@ -230,7 +233,6 @@ fn choose(
         from: &bound,
         origin: operation.from.as_ref(),
         trigger: &operation.trigger,
-        proof: &recorded.expect("checked: a proof is recorded").proof,
         acknowledged: &acknowledged,
         failed_again: operation.fences.iter().filter(|record| record.member == bound.member).count() > 1,
         excluded: &operation.excluded,
@@ -250,6 +252,12 @@ fn choose(
     let summary: Vec<String> = verdicts.iter().map(|v| format!("{}: {}", v.member, v.reason)).collect();
     let winner = winner.cloned();
     let operation = running(cluster);
+    let known = operation.verdicts.len() == verdicts.len()
+        && operation
+            .verdicts
+            .iter()
+            .zip(&verdicts)
+            .all(|(old, new)| old.member == new.member && old.reason.is_like(&new.reason));
     operation.verdicts = verdicts;
     let summary = summary.join("; ");
     match winner {
@@ -262,7 +270,7 @@ fn choose(
             }
             appoint(cluster, change, &winner, summary);
         }
-        None => wait(cluster, change, &bound, summary),
+        None => wait(cluster, change, &bound, summary, known),
     }
 }
 
@@ -330,10 +338,11 @@ fn exposed_ms(operation: &Operation, change: &Change) -> u64 {
     age_ms.saturating_add(since_declared)
 }
 
-fn wait(cluster: &mut Cluster, change: &mut Change, bound: &Appointment, summary: String) {
+/// `known`: the same was said before, but for the time that is left of a promise.
+fn wait(cluster: &mut Cluster, change: &mut Change, bound: &Appointment, summary: String, known: bool) {
     let reason = format!("no member may be promoted: {summary}");
-    if running(cluster).waiting.as_ref() != Some(&reason) {
-        running(cluster).waiting = Some(reason.clone());
+    let said = running(cluster).waiting.replace(reason.clone());
+    if said.as_ref() != Some(&reason) && !(known && said.is_some()) {
         change.event(cluster, EventKind::Waiting, "8 choose", None, reason);
     }
     // Whoever could be re-appointed after its own acknowledgement is asked for it, in turns.

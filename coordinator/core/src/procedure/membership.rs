@@ -96,6 +96,7 @@ fn begin(
         alerts: Vec::new(),
         scheduled: None,
         pending_failback: None,
+        promotable: crate::PromotableList::default(),
     };
     let how = match adopt {
         Some(system_id) => format!(", taking over running servers of system {system_id}"),

@@ -13,6 +13,7 @@ pub(crate) mod membership;
 pub(crate) mod outcome;
 pub(crate) mod policy;
 pub mod precedence;
+pub(crate) mod promise;
 pub(crate) mod redirect;
 pub(crate) mod rejoin;
 pub(crate) mod restraint;

@@ -22,7 +22,7 @@ fn an_outstanding_promise_forbids_promotion_after_expiry() {
     };
     candidates[0].promises_closed = Epoch(0);
     world.propose(Body::FenceProven { key, proof, candidates }).unwrap();
-    let expected = VerdictReason::PromiseOutstanding { closed: Epoch(0), fenced: Epoch(1) };
+    let expected = VerdictReason::PromiseOutstanding { closed: Epoch(0), fenced: Epoch(1), left_ms: None };
     assert_eq!(verdict(&world, "b"), expected);
     assert_eq!(step(&world), Some(Step::Choose));
     world.applied("collect");

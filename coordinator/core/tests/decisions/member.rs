@@ -131,6 +131,7 @@ impl Member {
             },
             job: self.job.clone(),
             salvages: Vec::new(),
+            promise: regent_types::PromiseFacts::default(),
         };
         Heartbeat {
             cluster: self.cluster.clone(),
@@ -193,6 +194,7 @@ impl Member {
             promises_closed: self.promises_closed,
             refused: self.refused.clone(),
             stamp_ns: now_ns,
+            promise_left_ms: None,
         }
     }
 

@@ -169,6 +169,7 @@ impl Run {
             promises_closed: Epoch(u64::MAX),
             refused: None,
             stamp_ns: u64::MAX,
+            promise_left_ms: None,
         };
         let evidence = FencedEvidence {
             epoch: Epoch(u64::MAX),

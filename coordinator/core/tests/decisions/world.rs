@@ -47,6 +47,7 @@ pub fn policy() -> Policy {
         failback: regent_core::FailbackMode::Manual,
         failback_after_ms: 10_000,
         failback_window: None,
+        promise_ms: 0,
     }
 }
 
@@ -59,6 +60,7 @@ pub fn config(name: &str, members: &[&str]) -> ClusterConfig {
         client_port: 5432,
         priority: 100,
         promotable: true,
+        agent_address: None,
     };
     ClusterConfig {
         name: cluster_name(name),

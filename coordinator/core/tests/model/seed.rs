@@ -90,6 +90,7 @@ fn config(members: usize, lease: LeaseTerms) -> ClusterConfig {
         client_port: 5432,
         priority: 0,
         promotable: true,
+        agent_address: None,
     };
     ClusterConfig {
         name: cluster(),
@@ -120,6 +121,7 @@ fn config(members: usize, lease: LeaseTerms) -> ClusterConfig {
             failback: regent_core::FailbackMode::Manual,
             failback_after_ms: 1_000_000,
             failback_window: None,
+            promise_ms: 0,
         },
         automation: regent_types::Automation::Automatic,
         preferred_region: None,
@@ -220,6 +222,7 @@ pub fn report(member: usize, guard: &Member, fenced: Epoch) -> CandidateReport {
         promises_closed: fenced,
         refused: None,
         stamp_ns: 0,
+        promise_left_ms: None,
     }
 }
 
@@ -267,6 +270,7 @@ pub fn heartbeat(member: usize, restarts: u8, stamp_ns: u64) -> Heartbeat {
             },
             job: None,
             salvages: Vec::new(),
+            promise: regent_types::PromiseFacts::default(),
         },
     }
 }

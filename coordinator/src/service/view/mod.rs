@@ -68,6 +68,7 @@ fn event_name(kind: EventKind) -> &'static str {
         EventKind::ApprovalWanted => "approval_wanted",
         EventKind::Checkpointed => "checkpointed",
         EventKind::RollingBack => "rolling_back",
+        EventKind::PromotableAcknowledged => "promotable_acknowledged",
     }
 }
 

@@ -134,5 +134,6 @@ fn candidate(heartbeat: &Heartbeat, fenced: regent_types::Epoch) -> CandidateRep
         promises_closed: fenced,
         refused: report.guard.refused.clone(),
         stamp_ns: heartbeat.stamp_ns,
+        promise_left_ms: None,
     }
 }

@@ -185,7 +185,7 @@ impl Made {
                     clean: true,
                 })
             }
-            Directive::Prepare { fenced } | Directive::Drain { fenced, .. } => {
+            Directive::Prepare { fenced, .. } | Directive::Drain { fenced, .. } => {
                 Evidence::Prepared(CandidateReport {
                     member: member.clone(),
                     instance: self.instance,
@@ -199,6 +199,7 @@ impl Made {
                     promises_closed: fenced,
                     refused: None,
                     stamp_ns: boottime_ns(),
+                    promise_left_ms: None,
                 })
             }
             Directive::Checkpoint { epoch } => Evidence::Checkpointed(regent_types::CheckpointedEvidence {
@@ -287,6 +288,7 @@ impl Made {
             },
             job: None,
             salvages: Vec::new(),
+            promise: regent_types::PromiseFacts::default(),
         }
     }
 }
