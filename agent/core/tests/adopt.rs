@@ -27,6 +27,7 @@ fn facts(form: DataForm) -> Facts {
             job_running: false,
             refused: None,
             succeeds: vec![],
+            promise: None,
         },
         data: DataView {
             form,

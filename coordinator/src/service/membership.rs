@@ -43,6 +43,7 @@ fn definition(one: &v1::MemberDefinition) -> Result<(MemberName, MemberConfig), 
         client_port: port("member.client_port", one.client_port)?,
         priority: one.priority,
         promotable: one.promotable,
+        agent_address: one.agent_address.clone(),
     };
     Ok((member(&one.name)?, config))
 }
@@ -57,6 +58,7 @@ fn shown(name: &MemberName, config: &MemberConfig) -> v1::MemberDefinition {
         client_port: config.client_port.into(),
         priority: config.priority,
         promotable: config.promotable,
+        agent_address: config.agent_address.clone(),
     }
 }
 

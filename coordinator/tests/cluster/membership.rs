@@ -50,6 +50,7 @@ fn definition(name: &str, port: u32) -> MemberDefinition {
         client_port: port,
         priority: 200,
         promotable: true,
+        agent_address: None,
     }
 }
 

@@ -147,6 +147,9 @@ pub(crate) struct AddArgs {
     /// Port for clients [default: the same as --port].
     #[arg(long)]
     pub client_port: Option<u16>,
+    /// host:port at which the other members' agents ask its agent for promises; without it a lost quorum fences the primary.
+    #[arg(long, value_name = "HOST:PORT")]
+    pub agent_address: Option<String>,
     /// Higher is preferred between candidates with equal WAL.
     #[arg(long, default_value_t = 100)]
     pub priority: u32,
@@ -189,6 +192,7 @@ pub(super) async fn run(client: &Client, output: &Output, command: MembersComman
                 client_port: args.client_port.unwrap_or(args.port).into(),
                 priority: args.priority,
                 promotable: !args.not_promotable,
+                agent_address: args.agent_address,
             };
             let change = change_member_request::Change::Add(definition);
             member(client, output, &args.cluster, args.expected_epoch, &args.mutation, change).await

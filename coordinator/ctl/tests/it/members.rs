@@ -57,6 +57,7 @@ async fn members_and_coordinators_are_listed_added_and_removed() {
         client_port: 5432,
         priority: 100,
         promotable: true,
+        agent_address: None,
     };
     world.members = v1::MembersReply {
         cluster: "gravl".into(),

@@ -42,6 +42,7 @@ impl From<&Policy> for PolicyTable {
             failback: policy.failback,
             failback_after: of_ms(policy.failback_after_ms),
             failback_window: policy.failback_window.clone().map(window::Text),
+            promise_duration: Some(of_ms(policy.promise_ms)),
         }
     }
 }
