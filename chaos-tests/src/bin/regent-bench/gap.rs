@@ -28,6 +28,8 @@ const CLIENT_REGIONS: [&str; 2] = [EAST, WITNESS];
 const CONNECT_WITHIN: Duration = Duration::from_millis(500);
 /// Each client's wait is this much longer than the one's before it: stalled by the same cut they would try in step for ever.
 const CONNECT_STAGGER: Duration = Duration::from_millis(30);
+/// Between the beginnings of deployments that run beside each other: they must not all fail over in the same second.
+const APART: Duration = Duration::from_secs(4);
 /// How long clients are watched after the old region is in sync again.
 const AFTER_HEAL: Duration = Duration::from_secs(10);
 
@@ -101,7 +103,11 @@ pub async fn run(options: Options) -> Result<()> {
     let mut done: Vec<(Loss, Run)> = Vec::new();
     for group in jobs.chunks(options.parallel) {
         let timeout = options.timeout;
-        let runs = futures::future::join_all(group.iter().map(|(loss, _)| once(*loss, timeout))).await;
+        let runs = group.iter().enumerate().map(|(place, (loss, _))| async move {
+            tokio::time::sleep(APART * place as u32).await;
+            once(*loss, timeout).await
+        });
+        let runs = futures::future::join_all(runs).await;
         for ((loss, number), run) in group.iter().zip(runs) {
             let run = run.with_context(|| format!("{loss:?}, run {number}"))?;
             eprintln!(
