@@ -83,6 +83,14 @@ pub fn segment_bytes(data_dir: &Path) -> u64 {
         .unwrap_or(16 << 20)
 }
 
+/// The guard last said that no PostgreSQL runs.
+pub fn is_stopped(app: &crate::app::App) -> bool {
+    let seen = app.observed();
+    seen.guard
+        .as_ref()
+        .is_some_and(|(status, _)| status.postgres == regent_guard::wire::PostgresState::Stopped)
+}
+
 /// Major version, from `PG_VERSION`.
 pub fn major(data_dir: &Path) -> Option<u32> {
     fs::read_to_string(data_dir.join("PG_VERSION")).ok()?.trim().split('.').next()?.parse().ok()

@@ -96,6 +96,7 @@ pub async fn perform(app: &App, step: &Step, worked: &mut Worked) -> Result<(), 
         Step::StartStandby => start_standby(app).await?,
         Step::StartPrimary(epoch) => {
             refresh(app, None)?;
+            strip_auto(app)?;
             app.guard.ask(&Request::StartPrimary { epoch: epoch.0 }, START).await?;
         }
         Step::StopServer => {
@@ -211,7 +212,26 @@ fn refresh(app: &App, upstream: Option<(&str, u16)>) -> Result<(), StepError> {
 pub async fn start_standby(app: &App) -> Result<(), StepError> {
     let upstream = conf::read_upstream(&app.config.data_dir);
     refresh(app, upstream.as_ref().map(|(h, p)| (h.as_str(), *p)))?;
+    strip_auto(app)?;
     app.guard.ask(&Request::StartStandby { create: false }, START).await?;
+    Ok(())
+}
+
+/// Before a start: nothing that is set elsewhere may win over `regent.conf`.
+fn strip_auto(app: &App) -> Result<(), StepError> {
+    // A start that is asked for again finds the server running; its file is its own then.
+    if !data::is_stopped(app) {
+        return Ok(());
+    }
+    let config = &app.config;
+    let names =
+        conf::strip_auto(config, &config.data_dir).map_err(StepError::io("read postgresql.auto.conf"))?;
+    if !names.is_empty() {
+        tracing::warn!(
+            settings = names.join(", "),
+            "taken out of postgresql.auto.conf, where they would win over regent.conf; the file as it was is kept beside"
+        );
+    }
     Ok(())
 }
 

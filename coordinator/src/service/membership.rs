@@ -244,6 +244,7 @@ impl Operators {
             "the guard refuses to start while PostgreSQL runs without it; it kills nothing that it did not start".to_owned(),
             "postgresql.conf keeps every line and gets one: include_if_exists = 'regent.conf'".to_owned(),
             format!("regent.conf sets, from now on: {}", MANAGED_SETTINGS.join(", ")),
+            "the same names are taken out of postgresql.auto.conf, which would win; the file as it was is kept beside".to_owned(),
             "pg_hba.conf gets a marked block at its top, for the role regent and the superuser's socket".to_owned(),
         ];
         for member in config.members.keys().filter(|member| **member != config.initial_primary) {
