@@ -70,24 +70,25 @@ fn main() -> ExitCode {
     }
 }
 
-/// Crates whose traces may hold what signs a request.
-const SILENCED: [&str; 7] = [
-    "aws_config=warn",
-    "aws_credential_types=warn",
-    "aws_runtime=warn",
-    "aws_sdk_route53=warn",
-    "aws_sigv4=warn",
-    "aws_smithy_http_client=warn",
-    "aws_smithy_runtime=warn",
-];
+/// What is logged unless RUST_LOG says otherwise.
+const LOG_DEFAULT: &str = "info,openraft=warn,hickory_server=warn";
+
+/// The AWS SDK traces whole requests, session token included: whatever RUST_LOG says about its crates is left out.
+fn log_filter(wanted: &str) -> EnvFilter {
+    let crates =
+        ["aws_config", "aws_credential_types", "aws_runtime", "aws_sdk_route53", "aws_sdk_sts", "aws_sigv4"];
+    let smithy =
+        ["aws_smithy_http_client", "aws_smithy_runtime", "aws_smithy_runtime_api", "aws_smithy_http"];
+    let kept: Vec<&str> =
+        wanted.split(',').filter(|directive| !directive.trim().starts_with("aws_")).collect();
+    let filter = EnvFilter::try_new(kept.join(",")).unwrap_or_else(|_| EnvFilter::new(LOG_DEFAULT));
+    crates.iter().chain(&smithy).fold(filter, |filter, name| {
+        filter.add_directive(format!("{name}=warn").parse().expect("a crate's name and a level"))
+    })
+}
 
 fn init_log(format: LogFormat) {
-    let filter = EnvFilter::try_from_default_env()
-        .unwrap_or_else(|_| EnvFilter::new("info,openraft=warn,hickory_server=warn"));
-    // The AWS SDK traces whole requests, session token included; no RUST_LOG may turn that on.
-    let filter = SILENCED.iter().fold(filter, |filter, directive| {
-        filter.add_directive(directive.parse().expect("the directives are constants"))
-    });
+    let filter = log_filter(&std::env::var("RUST_LOG").unwrap_or_else(|_| LOG_DEFAULT.to_owned()));
     let colour = std::io::stderr().is_terminal();
     let log =
         tracing_subscriber::fmt().with_env_filter(filter).with_ansi(colour).with_writer(std::io::stderr);
@@ -112,4 +113,25 @@ fn run(config: Config) -> anyhow::Result<()> {
         running.until(stop).await?;
         Ok(())
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_rust_log_turns_on_the_traces_of_the_aws_sdk() {
+        for wanted in
+            ["trace", "aws_smithy_runtime=trace", "info,aws_smithy_runtime::client=trace, aws_sigv4=debug"]
+        {
+            let filter = log_filter(wanted).to_string();
+            let sdk: Vec<&str> =
+                filter.split(',').filter(|directive| directive.starts_with("aws_")).collect();
+            assert!(
+                sdk.len() == 10 && sdk.iter().all(|directive| directive.ends_with("=warn")),
+                "{wanted}: {filter}"
+            );
+        }
+        assert!(log_filter("regent_coordinator=debug").to_string().contains("regent_coordinator=debug"));
+    }
 }

@@ -3,8 +3,12 @@
 #![cfg(feature = "route53")]
 
 use std::{
+    net::SocketAddr,
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -13,13 +17,15 @@ use regent_coordinator::{
     config::{ChangeMode, Weighted},
     dns::{
         DnsError, DnsProvider, Ensured,
+        health_check::HealthCheck,
         route53::{Pace, Route53},
     },
 };
 use regent_core::DnsRecord;
-use regent_route53_fake::{Fake, Fault, Options, Record};
+use regent_route53_fake::{Fake, Fault, HealthChecked, Options, Record};
 use regent_types::{Epoch, MemberName};
 use tempfile::TempDir;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 mod moto;
 
@@ -369,4 +375,64 @@ async fn weighted_records_live_beside_those_of_others() {
         error.contains("set_identifier is not set") && error.contains("regent") && error.contains("zzz"),
         "{error}"
     );
+}
+
+/// An agent's `GET /primary`, reduced to its answer.
+async fn agent(primary: Arc<AtomicBool>) -> SocketAddr {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let mut request = [0; 512];
+            let length = stream.read(&mut request).await.unwrap_or(0);
+            assert!(request[..length].starts_with(b"GET /primary HTTP/1.1\r\n"));
+            let code = if primary.load(Ordering::Relaxed) { 200 } else { 503 };
+            let answer = format!("HTTP/1.1 {code} X\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
+            stream.write_all(answer.as_bytes()).await.ok();
+        }
+    });
+    address
+}
+
+#[tokio::test]
+async fn with_health_checks_the_name_is_only_watched() {
+    let (old, new) = (Arc::new(AtomicBool::new(true)), Arc::new(AtomicBool::new(false)));
+    let targets = vec![
+        ("192.0.2.1".parse().unwrap(), agent(old.clone()).await),
+        ("192.0.2.2".parse().unwrap(), agent(new.clone()).await),
+    ];
+    let checked = HealthChecked::start(NAME, targets, Duration::from_millis(50)).await.unwrap();
+    let provider = HealthCheck::new("checks".into(), vec![checked.server.address], Clock::system());
+    assert_eq!(until_shown(&provider, &record(1)).await, Ensured::AlreadyThere);
+    let error = provider.ensure(NAME, &record(2)).await.unwrap_err().to_string();
+    for word in ["192.0.2.2 alone", "192.0.2.1", "checks", "us-east-1"] {
+        assert!(error.contains(word), "{word}: {error}");
+    }
+    // Nobody holds the lease: Route 53 shows all addresses, and that is not moved.
+    old.store(false, Ordering::Relaxed);
+    let give_up = Instant::now() + Duration::from_secs(30);
+    loop {
+        let error = provider.ensure(NAME, &record(2)).await.unwrap_err().to_string();
+        if error.contains("192.0.2.1, 192.0.2.2") {
+            break;
+        }
+        assert!(Instant::now() < give_up, "{error}");
+    }
+    new.store(true, Ordering::Relaxed);
+    assert_eq!(until_shown(&provider, &record(2)).await, Ensured::AlreadyThere);
+    assert_eq!(provider.observe(NAME).await.unwrap().unwrap().address, record(2).address);
+    // A resolver that does not answer does not count; one that shows the old address does.
+    let dead = tokio::net::UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    let both = vec![checked.server.address, dead.local_addr().unwrap()];
+    assert!(HealthCheck::new("checks".into(), both, Clock::system()).ensure(NAME, &record(2)).await.is_ok());
+}
+
+async fn until_shown(provider: &HealthCheck, record: &DnsRecord) -> Ensured {
+    let give_up = Instant::now() + Duration::from_secs(30);
+    loop {
+        match provider.ensure(NAME, record).await {
+            Ok(ensured) => return ensured,
+            Err(error) => assert!(Instant::now() < give_up, "{error}"),
+        }
+    }
 }

@@ -103,6 +103,9 @@ impl Deployment {
             };
             write!(out, "\n[test_hooks]\n{key} = {step:?}\n")?;
         }
+        for (_, table) in &self.options.dns_providers {
+            write!(out, "\n{table}")?;
+        }
         if !self.options.without_cluster {
             out.push_str(&self.cluster_toml()?);
         }
@@ -137,9 +140,11 @@ impl Deployment {
             scaled.into_iter().map(|(key, value)| (key.to_owned(), value)).collect();
         policy.retain(|(key, _)| !self.options.policy.contains_key(key));
         policy.extend(self.options.policy.clone());
+        let others = self.options.dns_providers.iter().map(|(name, _)| name.as_str());
+        let providers: Vec<&str> = ["embedded"].into_iter().chain(others).collect();
         let mut out = format!(
-            "\n[[cluster]]\nname = {CLUSTER:?}\ndns_name = {NAME:?}\ndns_ttl = \"1s\"\ninitial_primary = {NORTH:?}\n\n\
-             [cluster.policy]\n"
+            "\n[[cluster]]\nname = {CLUSTER:?}\ndns_name = {NAME:?}\ndns_ttl = \"1s\"\ndns_providers = {providers:?}\n\
+             initial_primary = {NORTH:?}\n\n[cluster.policy]\n"
         );
         for (key, value) in policy {
             writeln!(out, "{key} = {value}")?;

@@ -27,6 +27,8 @@ pub struct DeploymentOptions {
     pub policy: BTreeMap<String, String>,
     /// More lines for every `agent.toml`, as TOML (top level).
     pub agent_lines: Vec<String>,
+    /// DNS providers beside the embedded one: name and the table that configures it in `coordinator.toml`.
+    pub dns_providers: Vec<(String, String)>,
     /// `RUST_LOG` of the coordinators.
     pub log_filter: String,
     /// The coordinators' files name no cluster: the scenario adds it.
@@ -47,6 +49,7 @@ impl DeploymentOptions {
             one_disk: false,
             policy: BTreeMap::new(),
             agent_lines: Vec::new(),
+            dns_providers: Vec::new(),
             log_filter: "info,openraft=warn,hickory_server=warn".into(),
             without_cluster: false,
         }
@@ -110,6 +113,12 @@ impl DeploymentOptions {
     /// The coordinators' files name no cluster.
     pub fn without_cluster(mut self) -> Self {
         self.without_cluster = true;
+        self
+    }
+
+    /// A DNS provider beside the embedded one, with its table of `coordinator.toml`.
+    pub fn dns_provider(mut self, name: &str, table: &str) -> Self {
+        self.dns_providers.push((name.to_owned(), table.to_owned()));
         self
     }
 }
