@@ -180,6 +180,10 @@ pub(crate) enum Command {
         #[arg(value_enum)]
         shell: clap_complete::Shell,
     },
+    /// Print the manual, or write a page for each command.
+    #[command(after_help = "Examples:\n  regentctl man | man -l -\n  regentctl man failover | man -l -\n  \
+                            regentctl man --dir /usr/local/share/man/man1")]
+    Man(ManArgs),
     /// Print the version.
     #[command(after_help = "Example:\n  regentctl version -o json")]
     Version,
@@ -189,12 +193,22 @@ pub(crate) enum Command {
 pub(crate) struct StatusArgs {
     /// Only this cluster.
     pub cluster: Option<ClusterName>,
-    /// Show it again and again until interrupted.
+    /// Show it again and again: as a page on a terminal (q quits, Tab turns over the clusters), else as plain text.
     #[arg(long)]
     pub watch: bool,
     /// Time between two looks with --watch.
     #[arg(long, default_value = "1s", value_name = "TIME", value_parser = humantime::parse_duration)]
     pub interval: Duration,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ManArgs {
+    /// The page of this command, e.g. `failover` or `pki issue` [default: the whole program's].
+    #[arg(conflicts_with = "dir")]
+    pub command: Vec<String>,
+    /// Write every page into this folder; made when it is missing.
+    #[arg(long)]
+    pub dir: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]

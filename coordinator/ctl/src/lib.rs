@@ -17,6 +17,7 @@ mod client;
 mod command;
 mod config;
 mod failure;
+mod live;
 mod output;
 
 use std::process::ExitCode;

@@ -7,6 +7,7 @@ mod change;
 mod failover;
 mod follow;
 mod history;
+mod man;
 mod members;
 mod pki;
 mod policy;
@@ -53,6 +54,7 @@ pub(crate) async fn run(cli: Cli) -> Result<(), Failure> {
         Command::Members(command) => members::run(&connect(&cli.global)?, &output, command).await,
         Command::Adopt(args) => members::adopt(&connect(&cli.global)?, &output, args).await,
         Command::Pki(command) => pki::run(&output, command),
+        Command::Man(args) => man::run(&output, &args),
         Command::Completions { shell } => completions(&output, shell),
         Command::Version => version(&output),
     }

@@ -1,4 +1,4 @@
-//! `regentctl status`.
+//! `regentctl status`: once, as a stream of plain text, or as a page on a terminal.
 
 use std::io::{self, IsTerminal};
 
@@ -9,6 +9,7 @@ use crate::{
     Failure,
     cli::{Format, StatusArgs},
     client::Client,
+    live,
     output::{Output, status},
 };
 
@@ -21,22 +22,20 @@ pub(super) async fn run(client: &Client, output: &Output, args: StatusArgs) -> R
     if args.interval.is_zero() {
         return Err(Failure::Usage("interval 0s: use more than 0s".to_owned()));
     }
+    // A page for people; for anything else, or without a keyboard, plain text again and again.
+    if output.format == Format::Table && io::stdout().is_terminal() && io::stdin().is_terminal() {
+        return live::run(client, request.cluster.clone(), args.interval, output.paint.is_on()).await;
+    }
     let mut ticks = interval(args.interval);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let clear = output.format == Format::Table && io::stdout().is_terminal();
     loop {
         ticks.tick().await;
         // While the leader is lost the page says so and goes on: that is what one watches for.
         match ask().await {
-            Ok(reply) => {
-                if clear {
-                    output.text("\x1b[2J\x1b[H")?;
-                }
-                match output.format {
-                    Format::Json => output.print_line(&reply, status)?,
-                    Format::Table => output.print(&reply, status)?,
-                }
-            }
+            Ok(reply) => match output.format {
+                Format::Json => output.print_line(&reply, status)?,
+                Format::Table => output.print(&reply, status)?,
+            },
             Err(failure @ Failure::Unreachable(_)) => eprintln!("regentctl: {failure}"),
             Err(failure) => return Err(failure),
         }

@@ -28,6 +28,11 @@ impl Paint {
         Self { on }
     }
 
+    /// Whether there are colours.
+    pub fn is_on(&self) -> bool {
+        self.on
+    }
+
     #[cfg(test)]
     pub fn plain() -> Self {
         Self { on: false }

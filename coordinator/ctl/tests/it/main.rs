@@ -3,6 +3,7 @@
 mod certificates;
 mod commands;
 mod members;
+mod pages;
 mod restraint;
 mod samples;
 mod support;
