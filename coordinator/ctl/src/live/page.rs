@@ -9,7 +9,8 @@ use ratatui::{
     widgets::Paragraph,
 };
 use regent_proto::v1::{
-    Automation, ClusterStatus, CoordinatorRole, Event, MemberRole, MemberStatus, OperationState, StatusReply,
+    Automation, ClusterStatus, CoordinatorRole, Event, MemberRole, MemberStatus, OperationKind,
+    OperationState, StatusReply,
 };
 
 use super::View;
@@ -258,7 +259,9 @@ fn operation(pen: &Pen, cluster: &ClusterStatus) -> Vec<Line<'static>> {
             duration(operation.elapsed_ms)
         ),
     ))];
-    if let Some(at) = FAILOVER.iter().position(|step| *step == operation.step) {
+    if operation.kind() == OperationKind::Failover
+        && let Some(at) = FAILOVER.iter().position(|step| *step == operation.step)
+    {
         let mut spans = vec![pen.span(Tone::Plain, " ")];
         for (i, step) in FAILOVER.iter().enumerate() {
             let (tone, text) = match i.cmp(&at) {
