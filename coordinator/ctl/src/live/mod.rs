@@ -112,7 +112,7 @@ async fn follow(
     let mut keys = keys();
     let mut ticks = interval(every);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut events = None;
+    let mut events: Option<tonic::Streaming<Event>> = None;
     let mut next_event = 0;
     loop {
         terminal.draw(|frame| page::draw(frame, &view))?;
