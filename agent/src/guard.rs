@@ -151,6 +151,7 @@ pub fn view(status: &Status) -> GuardView {
         promises_closed: Epoch(status.promises_closed),
         lease_epoch: status.lease_epoch.filter(|_| live).map(Epoch),
         run: run_state(status.postgres),
+        started_at_ns: status.started_at_ns,
         job_running: status.job.starts_with("running"),
         refused: refused(status),
         succeeds: status.lineage.iter().map(|id| InstanceId(*id)).collect(),

@@ -83,6 +83,7 @@ fn name_of(operation: &Operation) -> String {
         Kind::Rejoin { .. } => "rejoin",
         Kind::Switchover => "switchover",
         Kind::Failback => "failback",
+        Kind::Restart { .. } => "restart",
     };
     format!("{kind}:{}", crate::service::view::step_name(operation.step))
 }

@@ -27,6 +27,8 @@ pub struct GuardView {
     pub lease_epoch: Option<Epoch>,
     /// What PostgreSQL is doing.
     pub run: PostgresState,
+    /// When the running server was started, CLOCK_BOOTTIME ns; `None` when none runs.
+    pub started_at_ns: Option<u64>,
     /// A tool job is running.
     pub job_running: bool,
     /// Why automatic failover is refused here, if it is.
@@ -188,6 +190,10 @@ pub struct Worked {
     pub validated: Option<(String, u64)>,
     /// The checkpoint's result.
     pub checkpointed: Option<regent_types::CheckpointedEvidence>,
+    /// Which run of the server was there when the directive began: its start, if one ran. `None` before the first look.
+    pub run_at_begin: Option<Option<u64>>,
+    /// The configuration was read again.
+    pub reloaded: bool,
     /// The last step's failure.
     pub error: Option<String>,
 }

@@ -33,6 +33,7 @@ fn facts(form: DataForm) -> Facts {
             promises_closed: Epoch(1),
             lease_epoch: None,
             run: PostgresState::Stopped,
+            started_at_ns: None,
             job_running: false,
             refused: None,
             succeeds: vec![],
@@ -514,4 +515,64 @@ fn a_clone_of_our_own_is_not_somebody_elses() {
         f.agent.rejoining = Some(record(cloned));
         assert_eq!(step(next(rejoin(), &f)), Step::Clone { upstream: upstream(), keep_old: !cloned });
     }
+}
+
+fn restart(primary: bool, reload_only: bool) -> Directive {
+    Directive::Restart { epoch: Epoch(2), primary, reload_only }
+}
+
+fn primary_under_lease() -> Facts {
+    let mut f = facts(DataForm::Primary);
+    f.agent.lineage = Epoch(2);
+    f.guard.lease_epoch = Some(Epoch(2));
+    f.guard.run = PostgresState::Primary;
+    f.guard.started_at_ns = Some(5);
+    f.server = Some(server(false));
+    f.worked.run_at_begin = Some(Some(5));
+    f
+}
+
+#[test]
+fn a_restart_stops_the_run_that_was_there_and_starts_it_in_its_role() {
+    let mut f = primary_under_lease();
+    assert_eq!(step(next(restart(true, false), &f)), Step::StopServer);
+    f.guard.run = PostgresState::Stopped;
+    f.guard.started_at_ns = None;
+    f.server = None;
+    assert_eq!(step(next(restart(true, false), &f)), Step::StartPrimary(Epoch(2)));
+    f.guard.run = PostgresState::Starting;
+    f.guard.started_at_ns = Some(9);
+    assert!(matches!(step(next(restart(true, false), &f)), Step::Wait { .. }));
+    f.guard.run = PostgresState::Primary;
+    f.server = Some(server(false));
+    assert!(matches!(next(restart(true, false), &f), Next::Done(Evidence::Restarted { .. })));
+
+    let mut f = standby();
+    f.guard.started_at_ns = Some(5);
+    f.worked.run_at_begin = Some(Some(5));
+    assert_eq!(step(next(restart(false, false), &f)), Step::StopServer);
+    f.guard.run = PostgresState::Stopped;
+    f.guard.started_at_ns = None;
+    assert_eq!(step(next(restart(false, false), &f)), Step::StartStandby);
+}
+
+#[test]
+fn a_restart_in_another_role_or_without_the_lease_is_refused_before_anything_is_stopped() {
+    refused(next(restart(true, false), &standby()), &["lease of epoch 2", "none"]);
+    refused(next(restart(false, false), &primary_under_lease()), &["Primary"]);
+    let mut lost = primary_under_lease();
+    lost.guard.lease_epoch = None;
+    refused(next(restart(true, false), &lost), &["lease of epoch 2", "none"]);
+    // Once it is stopped, a lost lease is no refusal: the server was touched.
+    lost.guard.started_at_ns = None;
+    lost.guard.run = PostgresState::Stopped;
+    assert!(matches!(next(restart(true, false), &lost), Next::Unknown(_)));
+}
+
+#[test]
+fn a_reload_stops_nothing() {
+    let mut f = primary_under_lease();
+    assert_eq!(step(next(restart(true, true), &f)), Step::Reload);
+    f.worked.reloaded = true;
+    assert!(matches!(next(restart(true, true), &f), Next::Done(Evidence::Restarted { .. })));
 }

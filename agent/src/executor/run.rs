@@ -54,6 +54,8 @@ pub async fn run(app: &App, work: &Work) -> Outcome {
             }
         };
         silent_since = None;
+        let mut facts = facts;
+        facts.worked.run_at_begin = Some(*worked.run_at_begin.get_or_insert(facts.guard.started_at_ns));
         let step = match plan(work, &facts, &limits) {
             Next::Done(evidence) => return Outcome::Done(evidence),
             Next::Refuse(reason) => return Outcome::Refused { reason },

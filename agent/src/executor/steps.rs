@@ -100,12 +100,18 @@ pub async fn perform(app: &App, step: &Step, worked: &mut Worked) -> Result<(), 
             app.guard.ask(&Request::StartPrimary { epoch: epoch.0 }, START).await?;
         }
         Step::StopServer => {
-            // A standby loses nothing by being stopped harder, and a fast stop that hangs has no next rung of its own.
+            // Crash recovery is all that a harder stop costs, and a fast stop that hangs has no next rung of its own.
             let mode = if worked.stop_failed { StopMode::Immediate } else { StopMode::Fast };
             worked.stop_failed = true;
             let stop = Request::Stop { mode, timeout_ms: STOP_MS };
             app.guard.ask(&stop, Duration::from_millis(STOP_MS + 5_000)).await?;
             worked.stop_failed = false;
+        }
+        Step::Reload => {
+            let upstream = conf::read_upstream(&config.data_dir);
+            refresh(app, upstream.as_ref().map(|(host, port)| (host.as_str(), *port)))?;
+            reload(app, true).await?;
+            worked.reloaded = true;
         }
         Step::KillJob => crate::jobs::kill(app).await?,
         Step::Initialize(epoch) => bootstrap::initialize(app, *epoch).await?,

@@ -40,6 +40,7 @@ impl State {
                 RequestKind::Failover { .. } => {
                     procedure::declare::request_failover(self, &mut change, request)
                 }
+                RequestKind::Restart { .. } => procedure::restart::request(self, &mut change, request),
                 RequestKind::Pause => procedure::automation::pause(self, &mut change, request),
                 RequestKind::Resume => procedure::automation::resume(self, &mut change, request),
                 RequestKind::Switchover { to, readiness } => {

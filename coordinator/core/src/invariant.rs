@@ -47,7 +47,12 @@ fn check_cluster(cluster: &Cluster) {
             assert_eq!(cluster.fenced_through, cluster.epoch, "{name}: fencing without FenceDecided");
             assert!(!operation.effects.is_empty(), "{name}: nothing would end the wait");
         }
-        Step::Promote | Step::Redirect | Step::Validate | Step::Rebuild | Step::Checkpoint => {
+        Step::Promote
+        | Step::Redirect
+        | Step::Validate
+        | Step::Rebuild
+        | Step::Checkpoint
+        | Step::Restart => {
             assert_eq!(established, operation.step != Step::Promote, "{name}: {:?}", operation.step);
             assert!(cluster.fenced_through < cluster.epoch, "{name}: {:?} of a fenced epoch", operation.step);
             assert!(!operation.effects.is_empty(), "{name}: nothing would end the step");

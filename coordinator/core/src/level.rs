@@ -35,6 +35,9 @@ impl Body {
 impl RequestKind {
     /// The lowest level that understands this request.
     pub fn level(&self) -> u8 {
-        FEATURE_LEVEL_FIRST
+        match self {
+            RequestKind::Restart { .. } => 2,
+            _ => FEATURE_LEVEL_FIRST,
+        }
     }
 }

@@ -24,6 +24,13 @@ pub enum Kind {
     Switchover,
     /// A switchover back to the preferred region.
     Failback,
+    /// An operator restarts PostgreSQL on a member, in its present role.
+    Restart {
+        /// Which member.
+        member: MemberName,
+        /// Only its configuration is read again.
+        reload_only: bool,
+    },
 }
 
 impl Kind {
@@ -104,6 +111,8 @@ pub enum Step {
     Done,
     /// Switchover: the primary writes a checkpoint; nothing is fenced yet.
     Checkpoint,
+    /// Restart: waiting for the server to accept connections in its role again.
+    Restart,
 }
 
 /// One finished or running step.

@@ -312,4 +312,11 @@ pub enum RequestKind {
     },
     /// Stop a planned change of primary before its appointment, or take a scheduled one back.
     Abort,
+    /// Restart PostgreSQL on a member, or have it read its configuration again.
+    Restart {
+        /// Which member.
+        member: MemberName,
+        /// Only reload.
+        reload_only: bool,
+    },
 }

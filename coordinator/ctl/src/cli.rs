@@ -152,6 +152,18 @@ pub(crate) enum Command {
     #[command(after_help = "Examples:\n  regentctl abort gravl --reason 'wrong cluster' --dry-run\n  \
                             regentctl abort gravl --reason 'wrong cluster'")]
     Abort(AutomationArgs),
+    /// Restart PostgreSQL on one member, in its present role: no failover, the lease stays.
+    #[command(
+        after_help = "Examples:\n  regentctl restart gravl us-east-1 --reason 'max_connections' --wait\n  \
+                            regentctl restart gravl eu-north-1 --reason 'minor upgrade' --dry-run\n\n\
+                            Standbys first when a parameter such as max_connections is raised, the primary first when it\n\
+                            is lowered. A restart of the primary that takes longer than the policy's promote_timeout is\n\
+                            given up, and a server that is down then is failed over as usual. docs/everyday.md"
+    )]
+    Restart(RestartArgs),
+    /// Have PostgreSQL on one member read its configuration again; closes no connection.
+    #[command(after_help = "Example:\n  regentctl reload gravl eu-north-1 --reason 'work_mem' --wait")]
+    Reload(RestartArgs),
     /// List a cluster's operations, or show the report of one.
     #[command(after_help = "Examples:\n  regentctl history gravl\n  regentctl history gravl 7\n  \
                             regentctl history gravl 7 -o json | jq .loss_final")]
@@ -307,6 +319,32 @@ pub(crate) struct SetAutomationArgs {
 pub(crate) struct ApproveArgs {
     #[command(flatten)]
     pub common: AutomationArgs,
+    /// Follow the operation to its end and print its report.
+    #[arg(long)]
+    pub wait: bool,
+    /// With --wait: give up following (not the operation) after this time.
+    #[arg(long, default_value = "30m", value_name = "TIME", value_parser = humantime::parse_duration)]
+    pub wait_timeout: Duration,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct RestartArgs {
+    /// Which cluster.
+    pub cluster: ClusterName,
+    /// Which member.
+    pub member: MemberName,
+    /// Why; recorded with the operation.
+    #[arg(long, value_parser = reason)]
+    pub reason: String,
+    /// Refuse when the cluster is at another epoch [default: read first].
+    #[arg(long, value_name = "EPOCH")]
+    pub expected_epoch: Option<u64>,
+    /// Names this request: a second call with it returns the first answer [default: random].
+    #[arg(long, value_name = "ID", value_parser = request_id)]
+    pub request_id: Option<RequestId>,
+    /// Say what would happen and change nothing.
+    #[arg(long)]
+    pub dry_run: bool,
     /// Follow the operation to its end and print its report.
     #[arg(long)]
     pub wait: bool,

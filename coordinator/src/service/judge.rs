@@ -16,17 +16,17 @@ use super::{
 };
 
 /// What every mutating call carries.
-struct Common<'m> {
-    cluster: &'m str,
-    reason: &'m str,
-    expected_epoch: u64,
-    request_id: &'m str,
-    dry_run: bool,
+pub(super) struct Common<'m> {
+    pub cluster: &'m str,
+    pub reason: &'m str,
+    pub expected_epoch: u64,
+    pub request_id: &'m str,
+    pub dry_run: bool,
 }
 
 impl Operators {
     /// Proposes, or says what would come of it.
-    async fn ask(&self, request: OperatorRequest, dry_run: bool) -> Result<Applied, Status> {
+    pub(super) async fn ask(&self, request: OperatorRequest, dry_run: bool) -> Result<Applied, Status> {
         if !dry_run {
             return self.propose(request).await;
         }
@@ -36,13 +36,13 @@ impl Operators {
         answer.map_err(|rejection| view::rejected(&rejection))
     }
 
-    fn known<T>(&self, name: &ClusterName, look: impl FnOnce(&Cluster) -> T) -> Result<T, Status> {
+    pub(super) fn known<T>(&self, name: &ClusterName, look: impl FnOnce(&Cluster) -> T) -> Result<T, Status> {
         let inner = self.node.shared.lock();
         let known = inner.state.clusters.get(name);
         known.map(look).ok_or_else(|| Status::not_found(format!("there is no cluster {name}")))
     }
 
-    fn request(
+    pub(super) fn request(
         &self,
         caller: &Caller,
         common: &Common<'_>,

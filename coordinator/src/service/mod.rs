@@ -4,6 +4,7 @@
 mod agent;
 pub mod auth;
 mod coordinators;
+mod everyday;
 mod judge;
 mod membership;
 mod operator;

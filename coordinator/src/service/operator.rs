@@ -7,9 +7,9 @@ use regent_core::{Body, OperatorRequest, RequestKind};
 use regent_proto::v1::{
     self, AbortReply, AbortRequest, AcknowledgeReply, AcknowledgeRequest, ApproveReply, ApproveRequest,
     AssumeFencedReply, AssumeFencedRequest, AutomationReply, AutomationRequest, Event, FailoverReply,
-    FailoverRequest, HistoryReply, HistoryRequest, OperationReport, OperationRequest, SetAutomationReply,
-    SetAutomationRequest, StatusReply, StatusRequest, SwitchoverReply, SwitchoverRequest, WatchRequest,
-    failover_reply::Answer, operator_service_client::OperatorServiceClient,
+    FailoverRequest, HistoryReply, HistoryRequest, OperationReport, OperationRequest, RestartReply,
+    RestartRequest, SetAutomationReply, SetAutomationRequest, StatusReply, StatusRequest, SwitchoverReply,
+    SwitchoverRequest, WatchRequest, failover_reply::Answer, operator_service_client::OperatorServiceClient,
     operator_service_server::OperatorService,
 };
 use regent_types::{ClusterName, CoordinatorId, Epoch, MemberName, OperationId, RequestId};
@@ -385,6 +385,11 @@ impl OperatorService for Operators {
         };
         let operation = applied.operation.ok_or_else(|| Status::internal("no operation was waiting"))?;
         Ok(Response::new(AssumeFencedReply { operation: operation.0, epoch: applied.epoch.0 }))
+    }
+
+    async fn restart(&self, request: Request<RestartRequest>) -> Answered<RestartReply> {
+        let caller = self.gate.operator(&request)?;
+        self.restart_member(caller, request.into_inner()).await
     }
 
     async fn get_history(&self, request: Request<HistoryRequest>) -> Answered<HistoryReply> {

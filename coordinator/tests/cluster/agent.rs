@@ -268,6 +268,7 @@ impl Agent {
                     replay_ms: 0,
                 })
             }
+            Directive::Restart { .. } => Evidence::Restarted { elapsed_ms: 1 },
             Directive::Adopt { .. } | Directive::Disown { .. } => {
                 Evidence::Claimed { text: directive.name().into() }
             }

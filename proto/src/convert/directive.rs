@@ -63,6 +63,9 @@ impl From<Directive> for v1::Directive {
             Directive::Drain { fenced, timeout_ms } => {
                 Proto::Drain(v1::DrainDirective { fenced: fenced.0, timeout_ms })
             }
+            Directive::Restart { epoch, primary, reload_only } => {
+                Proto::Restart(directive::Restart { epoch: epoch.0, primary, reload_only })
+            }
         };
         Self { directive: Some(directive) }
     }
@@ -87,6 +90,11 @@ impl TryFrom<v1::Directive> for Directive {
                 upstream: required(rejoin.upstream, "rejoin.upstream")?,
                 branches: list(rejoin.branches, "rejoin.branches")?,
                 rewind_timeout_ms: rejoin.rewind_timeout_ms,
+            },
+            Proto::Restart(restart) => Self::Restart {
+                epoch: Epoch(restart.epoch),
+                primary: restart.primary,
+                reload_only: restart.reload_only,
             },
             Proto::Validate(validate) => Self::Validate {
                 name: filled(validate.name, "validate.name")?,

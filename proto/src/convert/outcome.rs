@@ -43,6 +43,7 @@ impl From<Evidence> for v1::Evidence {
             Evidence::Prepared(report) => Proto::Prepared(report.into()),
             Evidence::Promoted(promoted) => Proto::Promoted(promoted.into()),
             Evidence::Rejoined(rejoined) => Proto::Rejoined(rejoined.into()),
+            Evidence::Restarted { elapsed_ms } => Proto::Restarted(evidence::Restarted { elapsed_ms }),
             Evidence::Validated { address, elapsed_ms } => {
                 Proto::Validated(evidence::Validated { address, elapsed_ms })
             }
@@ -65,6 +66,7 @@ impl TryFrom<v1::Evidence> for Evidence {
             Proto::Prepared(report) => Self::Prepared(part(report, "prepared")?),
             Proto::Promoted(promoted) => Self::Promoted(part(promoted, "promoted")?),
             Proto::Rejoined(rejoined) => Self::Rejoined(part(rejoined, "rejoined")?),
+            Proto::Restarted(restarted) => Self::Restarted { elapsed_ms: restarted.elapsed_ms },
             Proto::Validated(validated) => Self::Validated {
                 address: filled(validated.address, "validated.address")?,
                 elapsed_ms: validated.elapsed_ms,

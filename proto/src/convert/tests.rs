@@ -239,6 +239,7 @@ fn every_outcome_round_trips() {
         Evidence::Prepared(candidate),
         Evidence::Promoted(promoted),
         Evidence::Validated { address: "127.0.0.2".into(), elapsed_ms: 4 },
+        Evidence::Restarted { elapsed_ms: 900 },
         Evidence::Redirected { provider: "embedded".into(), changed: true },
         Evidence::Checkpointed(CheckpointedEvidence {
             epoch: Epoch(4),
@@ -308,6 +309,7 @@ fn every_directive_round_trips() {
             }),
         },
         Directive::Disown { epoch: Epoch(4) },
+        Directive::Restart { epoch: Epoch(5), primary: true, reload_only: false },
         Directive::Validate { name: "gravl.db".into(), address: "10.0.0.2".into(), port: 1, epoch: Epoch(5) },
         Directive::Checkpoint { epoch: Epoch(4) },
         Directive::Drain { fenced: Epoch(4), timeout_ms: 30_000 },

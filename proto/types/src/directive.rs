@@ -129,6 +129,16 @@ pub enum Directive {
         /// The current epoch.
         epoch: Epoch,
     },
+    /// Restart PostgreSQL, or have it read its configuration again, in its present role; the primary under its running
+    /// lease. Answered with [`crate::Evidence::Restarted`] when it accepts connections in that role.
+    Restart {
+        /// The current epoch.
+        epoch: Epoch,
+        /// The role that it must have, before and after.
+        primary: bool,
+        /// Only reload: no connection is closed.
+        reload_only: bool,
+    },
 }
 
 /// The primary's history, for a standby that is adopted without a clone.
@@ -151,6 +161,7 @@ impl Directive {
             | Directive::Validate { epoch, .. }
             | Directive::Checkpoint { epoch }
             | Directive::Adopt { epoch, .. }
+            | Directive::Restart { epoch, .. }
             | Directive::Disown { epoch } => *epoch,
             Directive::Prepare { fenced, .. } | Directive::Drain { fenced, .. } => *fenced,
             Directive::Rejoin { upstream, .. } => upstream.epoch,
@@ -169,6 +180,8 @@ impl Directive {
             Directive::Disown { .. } => "disown",
             Directive::Checkpoint { .. } => "checkpoint",
             Directive::Drain { .. } => "drain",
+            Directive::Restart { reload_only: true, .. } => "reload",
+            Directive::Restart { .. } => "restart",
         }
     }
 }

@@ -55,6 +55,11 @@ pub enum Evidence {
     },
     /// The primary has written a checkpoint.
     Checkpointed(CheckpointedEvidence),
+    /// PostgreSQL runs again in its role, or has read its configuration again.
+    Restarted {
+        /// From the directive on, ms.
+        elapsed_ms: u64,
+    },
 }
 
 /// A primary's checkpoint before a switchover, and whom it sends its WAL to.

@@ -11,6 +11,7 @@ mod fence;
 mod prepare;
 mod promote;
 mod rejoin;
+mod restart;
 
 use regent_types::{Directive, Epoch, Evidence, Grant, Timeline, Upstream};
 
@@ -96,7 +97,7 @@ pub enum Step {
     StartStandby,
     /// `start-primary` at the guard.
     StartPrimary(Epoch),
-    /// Stop a standby.
+    /// Stop the server: fast, and harder when that has failed.
     StopServer,
     /// Kill a job that an earlier run of this agent has left.
     KillJob,
@@ -164,6 +165,8 @@ pub enum Step {
     },
     /// `CHECKPOINT` on the primary, and a look at whom it streams to, into [`crate::Worked::checkpointed`].
     Checkpoint(Epoch),
+    /// `pg_reload_conf()`, with `regent.conf` and `pg_hba.conf` written anew.
+    Reload,
     /// Look again soon.
     Wait {
         /// What for.
@@ -221,6 +224,10 @@ pub fn plan(work: &Work, facts: &Facts, limits: &Limits) -> Next {
             adopt::adopt(*epoch, *system_id, standby_of.as_ref(), facts, limits)
         }
         Directive::Disown { .. } => adopt::disown(facts),
+        Directive::Restart { epoch, primary, reload_only } => {
+            let ask = restart::Ask { epoch: *epoch, primary: *primary, reload_only: *reload_only };
+            restart::plan(&ask, work, facts, limits)
+        }
         Directive::Validate { name, address, port, epoch } => match &facts.worked.validated {
             Some((address, elapsed_ms)) => {
                 Next::Done(Evidence::Validated { address: address.clone(), elapsed_ms: *elapsed_ms })

@@ -75,7 +75,7 @@ impl Detector {
         let watch = *watch;
         let policy = &cluster.config.policy;
         let (deadline_ms, from_ns) = match operation.step {
-            Step::Promote => (policy.promote_timeout_ms, watch.since_ns),
+            Step::Promote | Step::Restart => (policy.promote_timeout_ms, watch.since_ns),
             Step::Validate => (policy.validate_timeout_ms, watch.since_ns),
             Step::Checkpoint => (policy.switchover_timeout_ms, watch.since_ns),
             // A planned move that can appoint nobody becomes a failover, and not sooner than silence would have begun one:

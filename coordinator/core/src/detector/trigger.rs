@@ -106,7 +106,9 @@ impl Detector {
             return restarted.then_some(Trigger::InstanceChanged { bound, found });
         }
         appointment.established?;
+        let restarting = crate::procedure::restart::is_restarting(cluster, &appointment.member);
         local_trouble(heartbeat, age_ms, policy.disk_stall_timeout_ms, policy.postgres_down_timeout_ms)
+            .filter(|trouble| !(restarting && matches!(trouble, Trigger::PostgresDown { .. })))
     }
 
     /// The member has also been heard as `instance` lately: two machines with one identity (a restored snapshot). The

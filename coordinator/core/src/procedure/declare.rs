@@ -39,7 +39,7 @@ pub(crate) fn declare(state: &mut State, change: &mut Change, declare: &Declare)
     }
 }
 
-fn check_member(cluster: &Cluster, member: &MemberName) -> Result<(), Rejection> {
+pub(super) fn check_member(cluster: &Cluster, member: &MemberName) -> Result<(), Rejection> {
     if cluster.config.members.contains_key(member) {
         return Ok(());
     }
@@ -98,6 +98,13 @@ fn automatic_failover(
         && appointment.instance != *bound
     {
         return Err(Rejection::NotPrimary { member: declare.member.clone(), epoch: cluster.epoch });
+    }
+    // An announced restart: its step's deadline ends it, and then this is no reason to refuse any more.
+    if matches!(declare.trigger, Trigger::PostgresDown { .. })
+        && super::restart::is_restarting(cluster, &declare.member)
+        && let Some(operation) = &cluster.operation
+    {
+        return Err(Rejection::OperationRunning { operation: operation.id, step: operation.step });
     }
     precedence::check(cluster, Proposed::AutomaticFailover)?;
     let restrained = restraint::restrained(cluster);
@@ -251,7 +258,9 @@ pub(crate) fn supersede(cluster: &mut Cluster, change: &mut Change, by: &str) {
         Kind::Switchover | Kind::Failback if precedence::running(cluster) != Running::Verified => {
             OperationResult::Aborted { reason: format!("gave way to: {by}") }
         }
-        Kind::Rejoin { .. } => OperationResult::Aborted { reason: format!("gave way to: {by}") },
+        Kind::Rejoin { .. } | Kind::Restart { .. } => {
+            OperationResult::Aborted { reason: format!("gave way to: {by}") }
+        }
         // The promotion itself was verified.
         Kind::Bootstrap | Kind::Failover | Kind::Switchover | Kind::Failback => {
             let warning = format!("cut short in {:?} by: {by}", operation.step);
@@ -295,5 +304,7 @@ fn name(kind: &Kind) -> &'static str {
         Kind::Rejoin { .. } => "rejoin",
         Kind::Switchover => "switchover",
         Kind::Failback => "failback",
+        Kind::Restart { reload_only: true, .. } => "reload",
+        Kind::Restart { .. } => "restart",
     }
 }

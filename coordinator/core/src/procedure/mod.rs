@@ -16,6 +16,7 @@ pub mod precedence;
 pub(crate) mod promise;
 pub(crate) mod redirect;
 pub(crate) mod rejoin;
+pub(crate) mod restart;
 pub(crate) mod restraint;
 pub(crate) mod schedule;
 mod steps;

@@ -3,7 +3,8 @@
 use regent_types::{ClusterName, Directive, EffectKey, Epoch, Evidence, OperationId, Outcome};
 
 use super::{
-    Change, adopt, check_effect, check_epoch, cluster, failover, redirect, rejoin, running, switchover,
+    Change, adopt, check_effect, check_epoch, cluster, failover, redirect, rejoin, restart, running,
+    switchover,
 };
 use crate::{EffectKind, EventKind, Rejection, State, Step};
 
@@ -67,6 +68,17 @@ pub(crate) fn outcome(
             Ok(())
         }
         (
+            EffectKind::Agent { directive: Directive::Restart { .. }, .. },
+            Outcome::Done(Evidence::Restarted { elapsed_ms }),
+        ) => {
+            restart::restarted(cluster, change, *elapsed_ms);
+            Ok(())
+        }
+        (EffectKind::Agent { directive: Directive::Restart { .. }, .. }, Outcome::Refused { reason }) => {
+            restart::failed(cluster, change, reason);
+            Ok(())
+        }
+        (
             EffectKind::Redirect { provider: asked, .. },
             Outcome::Done(Evidence::Redirected { provider, changed }),
         ) if asked == provider => {
@@ -113,6 +125,7 @@ pub(crate) fn overdue(
         Step::Choose if running(cluster).kind.is_planned() => {
             switchover::overdue(cluster, change, &reason);
         }
+        Step::Restart => restart::failed(cluster, change, &reason),
         // These end by themselves: the bound passes, a candidate reports, a provider answers.
         Step::Declare | Step::Fence | Step::Choose | Step::Redirect | Step::Done => {
             return Err(Rejection::NotWaiting);

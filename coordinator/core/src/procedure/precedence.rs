@@ -41,7 +41,7 @@ pub enum Running {
     Promoting,
     /// The promotion is verified; DNS and the marker row are left.
     Verified,
-    /// A rejoin.
+    /// A rejoin, or a restart of one member.
     Rejoining,
 }
 
@@ -137,7 +137,7 @@ pub fn running(cluster: &Cluster) -> Running {
     match (operation.step, &operation.kind) {
         (Step::Rebuild | Step::Confirm, _) => Running::Rejoining,
         (Step::Redirect | Step::Validate | Step::Done, _) => Running::Verified,
-        (_, Kind::Rejoin { .. }) => Running::Rejoining,
+        (_, Kind::Rejoin { .. } | Kind::Restart { .. }) => Running::Rejoining,
         (Step::Declare | Step::Checkpoint, Kind::Switchover | Kind::Failback) => Running::MovePreparing,
         (Step::Fence | Step::Choose, Kind::Switchover | Kind::Failback) => Running::MoveFencing,
         // A first promotion that failed is fenced like any other.

@@ -11,6 +11,7 @@ mod member;
 mod membership;
 mod precedence;
 mod random;
+mod restarts;
 mod rules;
 mod scenarios;
 mod script;

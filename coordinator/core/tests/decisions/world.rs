@@ -377,6 +377,7 @@ impl World {
                         Evidence::Validated { address: address.clone(), elapsed_ms: 40 }
                     }
                     Directive::Adopt { .. } => Evidence::Claimed { text: alive.adopt(directive.epoch()) },
+                    Directive::Restart { .. } => Evidence::Restarted { elapsed_ms: 700 },
                     Directive::Disown { .. } => Evidence::Claimed { text: alive.disown() },
                     Directive::Checkpoint { epoch } => {
                         let standbys = self.streams(&cluster, member);

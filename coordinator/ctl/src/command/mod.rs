@@ -11,6 +11,7 @@ mod man;
 mod members;
 mod pki;
 mod policy;
+mod restart;
 mod restraint;
 mod status;
 mod switchover;
@@ -49,6 +50,8 @@ pub(crate) async fn run(cli: Cli) -> Result<(), Failure> {
         Command::Switchover(args) => switchover::switchover(&connect(&cli.global)?, &output, args).await,
         Command::Failback(args) => switchover::failback(&connect(&cli.global)?, &output, args).await,
         Command::Abort(args) => abort::run(&connect(&cli.global)?, &output, args).await,
+        Command::Restart(args) => restart::restart(&connect(&cli.global)?, &output, args).await,
+        Command::Reload(args) => restart::reload(&connect(&cli.global)?, &output, args).await,
         Command::History(args) => history::run(&connect(&cli.global)?, &output, args).await,
         Command::Policy(command) => policy::run(&connect(&cli.global)?, &output, command).await,
         Command::Members(command) => members::run(&connect(&cli.global)?, &output, command).await,

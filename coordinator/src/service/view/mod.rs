@@ -25,6 +25,7 @@ pub fn step_name(step: Step) -> &'static str {
         Step::Validate => "validate",
         Step::Rebuild => "rebuild",
         Step::Confirm => "confirm",
+        Step::Restart => "restart",
         Step::Done => "done",
         Step::Checkpoint => "checkpoint",
     }

@@ -68,7 +68,7 @@ fn why_rolled_back(operation: &Operation) -> String {
 
 /// The epoch that the operation led to: of the appointments after its start, the newest that is its target's.
 fn appointed(cluster: &Cluster, operation: &Operation) -> Option<(u64, String)> {
-    if matches!(operation.kind, Kind::Rejoin { .. }) {
+    if matches!(operation.kind, Kind::Rejoin { .. } | Kind::Restart { .. }) {
         return None;
     }
     let target = operation.target.as_ref()?;
@@ -87,6 +87,7 @@ fn kind(kind: &Kind) -> v1::OperationKind {
         Kind::Rejoin { .. } => v1::OperationKind::Rejoin,
         Kind::Switchover => v1::OperationKind::Switchover,
         Kind::Failback => v1::OperationKind::Failback,
+        Kind::Restart { .. } => v1::OperationKind::Restart,
     }
 }
 
@@ -176,7 +177,7 @@ fn budget(step: Step) -> Option<u64> {
         Step::Redirect => Some(5 * MINUTE_MS),
         Step::Validate => Some(20 * MINUTE_MS),
         Step::Rebuild | Step::Confirm => Some(60 * MINUTE_MS),
-        Step::Declare | Step::Done => None,
+        Step::Declare | Step::Done | Step::Restart => None,
     }
 }
 
@@ -192,6 +193,9 @@ fn phases(operation: &Operation) -> Vec<v1::PhaseReport> {
         elapsed_ms,
         budget_ms: minutes * MINUTE_MS,
     };
+    if matches!(operation.kind, Kind::Restart { .. }) {
+        return Vec::new();
+    }
     if matches!(operation.kind, Kind::Rejoin { .. }) {
         return vec![phase("full_sync", spent(&[Step::Rebuild, Step::Confirm]), 60)];
     }
