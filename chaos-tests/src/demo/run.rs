@@ -11,7 +11,7 @@ use super::{build, tables};
 use crate::real::checker::{LossAllowed, Verdict};
 use crate::real::clock::{monotonic_ns, wait_until};
 use crate::real::deployment::{
-    Deployment, DeploymentOptions, EAST, MEMBERS, NORTH, REJOIN_AT_MOST, WITNESS, Workload,
+    CLUSTER, Deployment, DeploymentOptions, EAST, MEMBERS, NORTH, REJOIN_AT_MOST, WITNESS, Workload,
 };
 use crate::real::sweep::interrupted;
 use crate::real::workload::Attempt;
@@ -110,11 +110,29 @@ async fn tell(narrator: &Narrator, deployment: &Deployment) -> Result<()> {
     }
     ensure!(status.primary() == Some(EAST), "after the heal the primary is {:?}", status.primary());
 
+    narrator.chapter(&format!("Failback: {NORTH} becomes primary again, as planned, and nothing is lost"));
+    let back_ns = monotonic_ns();
+    let failback = deployment.ctl(&["failback", CLUSTER, "--reason", "the region is back", "--yes"]).await?;
+    ensure!(
+        failback["summary"]["state"] == "done" && failback["summary"]["to_member"] == NORTH,
+        "the failback: {failback:#}"
+    );
+    for line in tables::steps(&failback) {
+        narrator.print(&line);
+    }
+    workload.wait_write_after(back_ns, Duration::from_secs(30)).await?;
+    deployment.wait_ready(REJOIN_AT_MOST).await.context("after the failback")?;
+    narrator.say(
+        Tone::Good,
+        format!("{NORTH} is primary, {EAST} follows; {}", tables::loss(&failback["loss_final"])),
+    );
+
     narrator.chapter("What it took, and what became of every acknowledged row");
     let (attempts, offset) = workload.stop().await?;
     let reports = (deployment.last_operation("failover").await?, deployment.last_operation("rejoin").await?);
     let verdict = deployment.judge(attempts.clone(), offset).await?;
-    conclude(narrator, deployment, &reports, &verdict, &attempts, milestones)
+    let before: Vec<Attempt> = attempts.into_iter().filter(|row| row.sent_ns < back_ns).collect();
+    conclude(narrator, deployment, &reports, &verdict, &before, milestones)
 }
 
 fn conclude(

@@ -17,7 +17,7 @@ use crate::output;
 use crate::stats::Spread;
 
 /// One way.
-const LINK_DELAY: Duration = Duration::from_millis(55);
+pub(crate) const LINK_DELAY: Duration = Duration::from_millis(55);
 /// The goal: the partition timeout and this.
 const ALLOWANCE: Duration = Duration::from_millis(800);
 /// Clients beside each other in each region, so that the gap does not depend on one's luck with its time-outs.
@@ -173,7 +173,7 @@ async fn once(loss: Loss, timeout: Duration) -> Result<Run> {
         Loss::Cut | Loss::Crash => lead_elsewhere(&deployment).await?,
     }
     deployment.wait_ready(Duration::from_secs(60)).await?;
-    let clients = start_clients(&deployment).await?;
+    let clients = start_clients(&deployment, NORTH).await?;
     let offset = WallOffset::sample();
     // The cut is somewhere within the heartbeats' interval, as in life.
     tokio::time::sleep(deployment.timing().heartbeat.mul_f64(rand::random())).await;
@@ -239,7 +239,7 @@ async fn once(loss: Loss, timeout: Duration) -> Result<Run> {
 }
 
 /// When the first row that was sent to `server` after `since_ns` was acknowledged.
-fn first_at(attempts: &[Attempt], server: &str, since_ns: u64) -> Option<u64> {
+pub(crate) fn first_at(attempts: &[Attempt], server: &str, since_ns: u64) -> Option<u64> {
     let found = attempts.iter().filter(|a| a.is_acknowledged() && a.sent_ns > since_ns && a.server == server);
     found.map(|attempt| attempt.done_ns).min()
 }
@@ -252,8 +252,8 @@ fn longest_gap_ms(attempts: &[Attempt], since_ns: u64) -> f64 {
     done.windows(2).map(|pair| (pair[1] - pair[0]) as f64 / 1e6).fold(0.0, f64::max)
 }
 
-async fn start_clients(deployment: &Deployment) -> Result<Vec<RunningWriter>> {
-    install_schema(&deployment.app(NORTH).await?).await?;
+pub(crate) async fn start_clients(deployment: &Deployment, primary: &str) -> Result<Vec<RunningWriter>> {
+    install_schema(&deployment.app(primary).await?).await?;
     let mut clients = Vec::new();
     for (place, region) in CLIENT_REGIONS.into_iter().enumerate() {
         for number in 1..=CLIENTS {

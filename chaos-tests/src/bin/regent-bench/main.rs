@@ -10,6 +10,7 @@ mod output;
 mod proc;
 mod promotion;
 mod stats;
+mod switchover;
 mod writing;
 
 use std::process::ExitCode;
@@ -23,6 +24,7 @@ const EXAMPLES: &str = "Examples:
   regent-bench memory --idle 60
   regent-bench promotion --postgres 18
   regent-bench gap --timeout 60 --runs 3
+  regent-bench switchover --runs 4
   regent-bench all --runs 3
 
 Each prints a table and writes target/bench/<name>.json. Run it from a release build, on an idle machine.";
@@ -71,6 +73,12 @@ enum Command {
         /// Kinds of loss.
         #[arg(long, value_enum, value_delimiter = ',', default_values_t = [gap::Loss::Cut, gap::Loss::Crash, gap::Loss::Leader])]
         losses: Vec<gap::Loss>,
+    },
+    /// The write downtime of switchovers there and back, at 110 ms round trip, beside a bare shutdown and promotion.
+    Switchover {
+        /// Switchovers.
+        #[arg(long, default_value_t = 10)]
+        runs: usize,
     },
     /// All of them, one after the other.
     All(AllArgs),
@@ -154,6 +162,10 @@ fn run(command: Command) -> Result<()> {
             Command::Gap { timeout, runs, parallel, losses } => {
                 gap::run(gap_options(timeout, runs, parallel, losses)?).await
             }
+            Command::Switchover { runs } => {
+                ensure!(runs > 0, "--runs 0: at least one");
+                switchover::run(runs).await
+            }
             Command::All(args) => all(args.runs).await,
         }
     })
@@ -173,5 +185,6 @@ async fn all(runs: usize) -> Result<()> {
     promotion::run(runs, 15).await?;
     promotion::run(runs, 18).await?;
     gap::run(gap_options(60, runs, 1, vec![gap::Loss::Cut, gap::Loss::Crash, gap::Loss::Leader])?).await?;
+    switchover::run(runs).await?;
     memory::run(runs, Duration::from_secs(60)).await
 }

@@ -173,6 +173,28 @@ async fn bare(deployment: &Deployment, primary: &str, number: usize) -> Result<(
     Ok((sequence_ns as f64 / 1e6, tight_ns as f64 / 1e6))
 }
 
+/// A bare standby's promotion in sequence, then its own fast shutdown, ms.
+pub(crate) async fn bare_shutdown_and_promote(
+    deployment: &Deployment,
+    primary: &str,
+    number: usize,
+) -> Result<(f64, f64)> {
+    let standby = Bare::start(deployment, primary, number).await?;
+    let session =
+        Session::open(&deployment.superuser_login(), standby.address, Duration::from_secs(5)).await?;
+    let begun_ns = monotonic_ns();
+    session.client().batch_execute("SELECT pg_promote()").await.context("pg_promote")?;
+    writing::write(&session).await.context("the first row")?;
+    let promote_ms = (monotonic_ns() - begun_ns) as f64 / 1e6;
+    session.client().batch_execute("CHECKPOINT").await.context("CHECKPOINT")?;
+    let begun_ns = monotonic_ns();
+    standby.process.signal(libc::SIGINT)?;
+    wait_until("the bare server's fast shutdown", SOON, async || !standby.process.is_running()).await?;
+    let shutdown_ms = (monotonic_ns() - begun_ns) as f64 / 1e6;
+    standby.end()?;
+    Ok((shutdown_ms, promote_ms))
+}
+
 /// A standby without Regent.
 struct Bare {
     process: Process,
@@ -240,7 +262,9 @@ impl Bare {
 
     fn end(self) -> Result<()> {
         // Immediate shutdown: nothing of it is needed any more.
-        self.process.signal(libc::SIGQUIT)?;
+        if self.process.is_running() {
+            self.process.signal(libc::SIGQUIT)?;
+        }
         let mut left = 500;
         while self.process.is_running() && left > 0 {
             std::thread::sleep(Duration::from_millis(10));
