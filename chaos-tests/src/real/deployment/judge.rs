@@ -22,7 +22,9 @@ impl Deployment {
         let offset = WallOffset::sample();
         let mut seen: BTreeMap<String, u64> = BTreeMap::new();
         for operation in self.history().await?.iter().rev() {
-            let appoints = operation["kind"] == "bootstrap" || operation["kind"] == "failover";
+            let appoints = operation["kind"]
+                .as_str()
+                .is_some_and(|kind| ["bootstrap", "failover", "switchover", "failback"].contains(&kind));
             let (Some(epoch), Some(member)) =
                 (operation["to_epoch"].as_u64(), operation["to_member"].as_str())
             else {

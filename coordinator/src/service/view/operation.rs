@@ -68,7 +68,9 @@ fn why_rolled_back(operation: &Operation) -> String {
 
 /// The epoch that the operation led to: of the appointments after its start, the newest that is its target's.
 fn appointed(cluster: &Cluster, operation: &Operation) -> Option<(u64, String)> {
-    if matches!(operation.kind, Kind::Rejoin { .. } | Kind::Restart { .. }) {
+    // A planned move that was aborted had a target, and appointed nobody.
+    let aborted = matches!(operation.result, Some(OperationResult::Aborted { .. }));
+    if aborted || matches!(operation.kind, Kind::Rejoin { .. } | Kind::Restart { .. }) {
         return None;
     }
     let target = operation.target.as_ref()?;
