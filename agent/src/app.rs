@@ -6,9 +6,11 @@ use std::sync::{
     atomic::{AtomicBool, Ordering},
 };
 
-use regent_agent_core::{DataView, Server};
+use regent_agent_core::{DataView, Server, outlook::Rate};
 use regent_guard::wire::Status;
-use regent_types::{BootId, ClusterView, DataFacts, DiskFacts, DiskProbe, JobProgress, Report, Timeline};
+use regent_types::{
+    BootId, ClusterView, DataFacts, DiskFacts, DiskProbe, JobProgress, Report, SalvageSummary, Timeline,
+};
 
 use crate::{
     clock::{boottime_ns, ms, ms_since},
@@ -47,6 +49,10 @@ pub struct Observed {
     pub major: Option<u32>,
     /// Free and total bytes.
     pub space: Option<(u64, u64)>,
+    /// How fast a primary writes WAL.
+    pub rate: Rate,
+    /// The newest salvages.
+    pub salvages: Vec<SalvageSummary>,
 }
 
 /// Shared by every task.
@@ -107,6 +113,8 @@ impl App {
                 data: None,
                 major: None,
                 space: None,
+                rate: Rate::default(),
+                salvages: vec![],
             }),
             view: Mutex::new(None),
             removed: Mutex::new(None),
@@ -188,7 +196,7 @@ impl App {
                 slot_retained_bytes: seen.sample.as_ref().and_then(|(s, _)| s.slot_retained_bytes),
             },
             job: self.progress.lock().expect("no panic while held").clone(),
-            salvages: vec![],
+            salvages: seen.salvages.clone(),
             promise: self.promises.facts(
                 report::promise(guard_fresh.map(|(s, _)| s)),
                 guard_fresh.and_then(|(s, _)| s.lease_deadline_ns),

@@ -34,6 +34,7 @@ pub fn look(data_dir: &Path, agent: &AgentView) -> DataView {
         clean: control.is_some_and(|c| c.state.name().starts_with("shut down")),
         upstream: conf::read_upstream(data_dir),
         switch_lsn: timeline.and_then(|t| switch_lsn(data_dir, Timeline(t))),
+        archive: conf::read_archive(data_dir),
     }
 }
 

@@ -37,7 +37,7 @@ pub async fn run(app: Arc<App>) {
         if failures > 0 && !looks.is_multiple_of(1 << failures.min(5)) {
             continue;
         }
-        let Ok(facts) = gather(&app, &mut prober, &Worked::default()).await else { continue };
+        let Ok(facts) = gather(&app, &mut prober, &mut Worked::default()).await else { continue };
         if app.is_busy() {
             continue;
         }

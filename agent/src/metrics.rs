@@ -119,6 +119,14 @@ impl Counters {
         metric("certificate_expires_seconds", "gauge", "Until the agent's certificate expires.", left);
         let refused = certificate.and_then(|(_, refused)| flag(refused));
         metric("certificate_refused", "gauge", "Newer certificate files are refused.", refused);
+        let retention = report.wal.retention.as_ref();
+        let number = |value: Option<u64>| value.map(|value| value.to_string());
+        let rate = number(retention.and_then(|kept| kept.bytes_per_s));
+        metric("wal_bytes_per_second", "gauge", "WAL that the primary writes, over a minute.", rate);
+        let full = number(retention.and_then(|kept| kept.full_in_s));
+        metric("disk_full_in_seconds", "gauge", "Until WAL kept for a slot fills the disk.", full);
+        let salvages = Some(report.salvages.len().to_string());
+        metric("salvages", "gauge", "Salvages kept on this host, the newest ones.", salvages);
         self.render_latency(&mut out);
         out
     }

@@ -1,8 +1,9 @@
 //! Observations → the report of a heartbeat. What is not known stays unknown.
 
+use regent_agent_core::outlook;
 use regent_guard::wire::Status;
 use regent_types::{
-    Epoch, GivenPromise, GuardFacts, InstanceId, PostgresFacts, PostgresState, PromiseFacts, WalFacts,
+    Epoch, GivenPromise, GuardFacts, InstanceId, PostgresFacts, PostgresState, PromiseFacts, WalFacts, WalRetention,
 };
 
 use crate::{
@@ -79,6 +80,22 @@ pub fn wal(seen: &Observed) -> WalFacts {
         replay_lag_ms: sample.replay_lag_ms,
         sample_age_ms: ms_since(*at_ns),
         standbys: sample.standbys.clone(),
-        retention: None,
+        retention: retention(seen),
     }
+}
+
+/// What a primary's WAL does to its disk.
+fn retention(seen: &Observed) -> Option<WalRetention> {
+    let kept = seen.sample.as_ref()?.0.kept?;
+    let bytes_per_s = seen.rate.bytes_per_s();
+    let free = seen.space.map(|(free, _)| free);
+    let full_in_s = free.zip(bytes_per_s).and_then(|(free, bytes_per_s)| {
+        outlook::full_in_s(free, bytes_per_s, kept.idle_retained_bytes, kept.slot_keep_max_bytes)
+    });
+    Some(WalRetention {
+        oldest_lsn: kept.oldest_lsn,
+        bytes_per_s,
+        slot_keep_max_bytes: kept.slot_keep_max_bytes,
+        full_in_s,
+    })
 }

@@ -65,6 +65,8 @@ pub struct DataView {
     pub upstream: Option<(String, u16)>,
     /// Where `timeline` left its parent, from its history file; `None` on the first timeline.
     pub switch_lsn: Option<Lsn>,
+    /// The include file has a `restore_command`: WAL comes from the archive too.
+    pub archive: bool,
 }
 
 /// The running server, as probed just now; absent when it does not answer.
@@ -125,12 +127,24 @@ pub struct Rejoining {
     /// The directory is a clone of our own, of this rejoin or an earlier one; stays true until the lineage is known again.
     #[serde(default)]
     pub cloned: bool,
+    /// The directory was of primary form when it was found fit to follow as it is. Its judgement may have been wrong: a
+    /// clone that follows keeps it aside.
+    #[serde(default)]
+    pub was_primary: bool,
 }
 
 impl Rejoining {
     /// Nothing decided yet.
     pub fn begin(epoch: Epoch) -> Self {
-        Self { epoch, method: None, clone_reason: None, copied_bytes: 0, salvaged: false, cloned: false }
+        Self {
+            epoch,
+            method: None,
+            clone_reason: None,
+            copied_bytes: 0,
+            salvaged: false,
+            cloned: false,
+            was_primary: false,
+        }
     }
 }
 
@@ -167,6 +181,15 @@ pub enum WalEnd {
     Unreadable(String),
 }
 
+/// What the upstream says of its WAL.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum UpstreamWal {
+    /// Its oldest segment begins here.
+    From(Lsn),
+    /// It could not be asked.
+    Unreachable(String),
+}
+
 /// What was found out or done during this run of the directive. Lost at a restart, and then found out again.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Worked {
@@ -196,6 +219,20 @@ pub struct Worked {
     pub reloaded: bool,
     /// The last step's failure.
     pub error: Option<String>,
+    /// The upstream's word, and when it was asked, CLOCK_BOOTTIME ns.
+    pub upstream: Option<(UpstreamWal, u64)>,
+    /// How far the standby was replayed when it last got on, and when that was, CLOCK_BOOTTIME ns.
+    pub replayed: Option<(Lsn, u64)>,
+}
+
+impl Worked {
+    /// Takes in what was seen just now.
+    pub fn observe(&mut self, server: Option<&Server>, now_ns: u64) {
+        let Some(at) = server.and_then(|server| server.replayed) else { return };
+        if self.replayed.is_none_or(|(last, _)| at > last) {
+            self.replayed = Some((at, now_ns));
+        }
+    }
 }
 
 /// A directive at work.
@@ -226,6 +263,8 @@ pub struct Facts {
     pub agent: AgentView,
     /// This run.
     pub worked: Worked,
+    /// A WAL archive is configured.
+    pub archive: bool,
 }
 
 impl Facts {

@@ -14,6 +14,7 @@ mod epoch;
 mod facts;
 mod lineage;
 mod outcomes;
+pub mod outlook;
 mod plan;
 pub mod promise;
 mod session;
@@ -22,7 +23,7 @@ pub mod wal;
 
 pub use epoch::{StaleEpoch, check_epoch};
 pub use facts::{
-    AgentView, DataView, Facts, GuardPromise, GuardView, Mark, Promoting, Rejoining, Server, WalEnd, Work,
+    AgentView, DataView, Facts, GuardPromise, GuardView, Mark, Promoting, Rejoining, Server, UpstreamWal, WalEnd, Work,
     Worked,
 };
 pub use lineage::{Divergence, divergence};

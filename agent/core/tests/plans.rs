@@ -1,8 +1,8 @@
 //! Every directive against every form of data: facts in, the next step out.
 
 use regent_agent_core::{
-    AgentView, DataView, Facts, GuardView, Limits, Next, Promoting, Rejoining, Server, Steady, Step, Wait,
-    WalEnd, Work, Worked, plan, steady,
+    AgentView, DataView, Facts, GuardView, Limits, Next, Promoting, Rejoining, Server, Steady, Step,
+    UpstreamWal, Wait, WalEnd, Work, Worked, plan, steady,
 };
 use regent_types::{
     BootId, Branch, DataForm, Directive, Epoch, Evidence, FencedEvidence, Grant, InstanceId, Lsn, MemberName,
@@ -47,10 +47,12 @@ fn facts(form: DataForm) -> Facts {
             clean: true,
             upstream: None,
             switch_lsn: None,
+            archive: false,
         },
         server: None,
         agent: AgentView { highest_epoch: Epoch(2), lineage: Epoch(1), ..AgentView::default() },
         worked: Worked::default(),
+        archive: false,
     }
 }
 
@@ -360,7 +362,7 @@ fn a_divergent_primary_is_measured_salvaged_rewound_and_only_then_started() {
     assert_eq!(step(next(rejoin(), &f)), Step::MeasureWalEnd(Timeline(1)));
     for end in [WalEnd::At(Lsn(500)), WalEnd::Unreadable("x".into())] {
         f.worked.wal_end = Some(end);
-        assert_eq!(step(next(rejoin(), &f)), Step::Salvage { branch: branch(), epoch: Epoch(2) });
+        assert_eq!(step(next(rejoin(), &f)), Step::Salvage { branch: branch(), upstream: upstream() });
     }
     f.agent.salvage = Some(salvage());
     assert!(matches!(step(next(rejoin(), &f)), Step::Rewind { budget_ms: 9, .. }));
@@ -388,17 +390,23 @@ fn another_divergence_needs_a_salvage_of_its_own() {
     let mut f = facts(DataForm::Primary);
     f.worked.wal_end = Some(WalEnd::At(Lsn(500)));
     f.agent.salvage = Some(SalvageSummary { from_lsn: Lsn(299), ..salvage() });
-    assert_eq!(step(next(rejoin(), &f)), Step::Salvage { branch: branch(), epoch: Epoch(2) });
+    assert_eq!(step(next(rejoin(), &f)), Step::Salvage { branch: branch(), upstream: upstream() });
 }
 
 #[test]
 fn what_has_not_diverged_is_only_repointed() {
     let mut f = facts(DataForm::Primary);
     f.worked.wal_end = Some(WalEnd::At(Lsn(300)));
-    assert_eq!(step(next(rejoin(), &f)), Step::ChooseRepoint(Epoch(2)));
+    assert_eq!(
+        step(next(rejoin(), &f)),
+        Step::ChooseRepoint { epoch: Epoch(2), was_primary: f.data.form == DataForm::Primary }
+    );
     let mut f = standby();
     f.server.as_mut().unwrap().lsn = Some(Lsn(300));
-    assert_eq!(step(next(rejoin(), &f)), Step::ChooseRepoint(Epoch(2)));
+    assert_eq!(
+        step(next(rejoin(), &f)),
+        Step::ChooseRepoint { epoch: Epoch(2), was_primary: f.data.form == DataForm::Primary }
+    );
     f.server.as_mut().unwrap().lsn = Some(Lsn(301));
     assert_eq!(step(next(rejoin(), &f)), Step::StopServer);
 }
@@ -575,4 +583,72 @@ fn a_reload_stops_nothing() {
     assert_eq!(step(next(restart(true, true), &f)), Step::Reload);
     f.worked.reloaded = true;
     assert!(matches!(next(restart(true, true), &f), Next::Done(Evidence::Restarted { .. })));
+}
+
+/// A follower without a stream: the upstream is asked before anything is decided.
+fn without_a_stream() -> Facts {
+    let mut f = standby();
+    f.data.upstream = Some(("h".into(), 5));
+    f.agent.lineage = Epoch(2);
+    f.server.as_mut().unwrap().timeline = Some(Timeline(2));
+    f.agent.rejoining =
+        Some(Rejoining { method: Some(RejoinMethod::Repointed), ..Rejoining::begin(Epoch(2)) });
+    f.worked.waiting_since_ns.insert(Wait::Streaming, f.now_ns - 6_000_000_000);
+    f
+}
+
+/// Seen to fail (a clone because of a cut) without the question to the upstream.
+#[test]
+fn only_the_upstreams_own_word_makes_a_clone_of_a_standby_without_a_stream() {
+    let mut f = without_a_stream();
+    assert_eq!(step(next(rejoin(), &f)), Step::AskUpstream(upstream()));
+    let asked_ns = f.now_ns;
+    f.worked.upstream = Some((UpstreamWal::Unreachable("no route".into()), asked_ns));
+    assert!(matches!(step(next(rejoin(), &f)), Step::Wait { .. }));
+    f.worked.waiting_since_ns.insert(Wait::Streaming, f.now_ns - 600_000_000_000);
+    let Next::Unknown(reason) = next(rejoin(), &f) else { panic!() };
+    assert!(reason.contains("no route"), "{reason}");
+    // It has what is needed: it waits, and asks again after a while.
+    let mut f = without_a_stream();
+    f.worked.upstream = Some((UpstreamWal::From(Lsn(500)), asked_ns));
+    assert!(matches!(step(next(rejoin(), &f)), Step::Wait { .. }));
+    f.now_ns += 5_000_000_000;
+    assert_eq!(step(next(rejoin(), &f)), Step::AskUpstream(upstream()));
+    // It has not.
+    let mut f = without_a_stream();
+    f.worked.upstream = Some((UpstreamWal::From(Lsn(501)), asked_ns));
+    let Step::ChooseClone { reason, .. } = step(next(rejoin(), &f)) else { panic!() };
+    assert!(reason.contains("0/1F4") && reason.contains("0/1F5"), "{reason}");
+}
+
+#[test]
+fn the_archive_is_taken_for_the_upstreams_timeline_only_and_as_long_as_it_gets_on() {
+    let gone = |f: &Facts| Some((UpstreamWal::From(Lsn(900)), f.now_ns));
+    let mut f = without_a_stream();
+    f.archive = true;
+    f.worked.upstream = gone(&f);
+    assert_eq!(step(next(rejoin(), &f)), Step::UseArchive(upstream()));
+    // A cut-off primary may have archived what has diverged.
+    f.server.as_mut().unwrap().timeline = Some(Timeline(1));
+    assert!(matches!(step(next(rejoin(), &f)), Step::ChooseClone { .. }));
+    let mut f = without_a_stream();
+    (f.archive, f.data.archive) = (true, true);
+    f.worked.waiting_since_ns.insert(Wait::Streaming, f.now_ns - 3_600_000_000_000);
+    f.worked.upstream = gone(&f);
+    f.worked.replayed = Some((Lsn(500), f.now_ns - 60_000_000_000));
+    assert!(matches!(step(next(rejoin(), &f)), Step::Wait { .. }));
+    f.worked.replayed = Some((Lsn(500), f.now_ns - 91_000_000_000));
+    assert!(matches!(step(next(rejoin(), &f)), Step::ChooseClone { .. }));
+}
+
+/// Seen to fail (the directory is removed) without the record of its form.
+#[test]
+fn a_primary_that_was_judged_fit_and_never_streamed_is_kept_aside_by_a_clone() {
+    for (was_primary, lineage, keep_old) in [(true, 1, true), (false, 1, false), (true, 2, false)] {
+        let mut f = facts(DataForm::Standby);
+        f.agent.lineage = Epoch(lineage);
+        f.agent.rejoining =
+            Some(Rejoining { clone_reason: Some("x".into()), was_primary, ..Rejoining::begin(Epoch(2)) });
+        assert_eq!(step(next(rejoin(), &f)), Step::Clone { upstream: upstream(), keep_old });
+    }
 }

@@ -101,6 +101,17 @@ pub enum LogFormat {
     Json,
 }
 
+/// What a salvage keeps.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SalvageKeep {
+    /// The divergent WAL.
+    #[default]
+    Wal,
+    /// And a copy of the whole data directory, when there is room.
+    Directory,
+}
+
 /// A value of the `[postgres]` table.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(untagged)]
@@ -213,6 +224,14 @@ pub struct Config {
     /// `wal_keep_size`: pg_rewind reads back to the last checkpoint before the histories parted.
     #[serde(default = "default_wal_keep")]
     pub wal_keep_size: String,
+    /// Fetches a WAL segment from the archive (`%f`, `%p`), when the upstream has no more what a standby needs.
+    pub restore_command: Option<String>,
+    /// What a salvage keeps beside the divergent WAL.
+    #[serde(default)]
+    pub salvage_keep: SalvageKeep,
+    /// Logical replication, with slots that survive a failover where PostgreSQL can (17 and later).
+    #[serde(default)]
+    pub logical_slots: bool,
     /// More arguments for `initdb`.
     #[serde(default)]
     pub initdb_args: Vec<String>,
@@ -376,6 +395,19 @@ impl Config {
             let rule = format!("at least connect_timeout = {}", shown(self.connect_timeout));
             return bad("session_timeout", &shown(session), &rule);
         }
+        for (key, size) in
+            [("max_slot_wal_keep_size", &self.max_slot_wal_keep_size), ("wal_keep_size", &self.wal_keep_size)]
+        {
+            if !is_size(size, key == "max_slot_wal_keep_size") {
+                return bad(key, &format!("{size:?}"), "use a size such as 512MB or 16GB");
+            }
+        }
+        if let Some(command) = &self.restore_command
+            && (!command.contains("%f") || !command.contains("%p") || command.contains('\n'))
+        {
+            let rule = "a command on one line with %f (the file wanted) and %p (where to put it)";
+            return bad("restore_command", &format!("{command:?}"), rule);
+        }
         for line in &self.hba_extra {
             let word = line.split_whitespace().next().unwrap_or("");
             let known = ["local", "host", "hostssl", "hostnossl", "hostgssenc", "hostnogssenc"];
@@ -415,6 +447,14 @@ impl Config {
         }
         Ok(())
     }
+}
+
+/// A size as PostgreSQL reads it; -1 where that means no limit.
+fn is_size(text: &str, unlimited: bool) -> bool {
+    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let unit = &text[digits.len()..];
+    (unlimited && text == "-1")
+        || (digits.parse::<u64>().is_ok() && ["", "kB", "MB", "GB", "TB"].contains(&unit.trim()))
 }
 
 /// The name of the user who runs this process, or `postgres` when it has none.

@@ -51,6 +51,10 @@ fn bad_values_name_key_and_value() {
         ("sslmode = \"prefer\"", "sslmode = \"always\"", ["sslmode", "always"]),
         ("sslmode = \"prefer\"", "sslmode = \"verify-full\"", ["replication_sslrootcert", "verify-full"]),
         ("sslrootcert = \"\"", "sslrootcert = \"ca.crt\"", ["replication_sslrootcert", "ca.crt"]),
+        ("size = \"16GB\"", "size = \"much\"", ["max_slot_wal_keep_size", "much"]),
+        ("wal_keep_size = \"1GB\"", "wal_keep_size = \"-1\"", ["wal_keep_size", "-1"]),
+        ("%f", "file", ["restore_command", "file"]),
+        ("salvage_keep = \"wal\"", "salvage_keep = \"all\"", ["salvage_keep", "all"]),
         ("http_listen = \"0.0.0.0:8008\"", "http_listen = \"8008\"", ["http_listen", "8008"]),
     ] {
         let message = refused(from, to);

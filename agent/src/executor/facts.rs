@@ -22,6 +22,7 @@ pub async fn gather_for_fence(app: &App, worked: &Worked) -> Result<Facts, Guard
         clean: false,
         upstream: None,
         switch_lsn: None,
+        archive: false,
     });
     Ok(Facts {
         member: app.config.member.clone(),
@@ -31,11 +32,12 @@ pub async fn gather_for_fence(app: &App, worked: &Worked) -> Result<Facts, Guard
         server: None,
         agent: app.state.get(),
         worked: worked.clone(),
+        archive: app.config.restore_command.is_some(),
     })
 }
 
 /// Looks at everything now.
-pub async fn gather(app: &App, prober: &mut Prober, worked: &Worked) -> Result<Facts, GuardError> {
+pub async fn gather(app: &App, prober: &mut Prober, worked: &mut Worked) -> Result<Facts, GuardError> {
     let status = app.guard.status().await?;
     app.observed().guard = Some((status.clone(), boottime_ns()));
     let running = matches!(run_state(status.postgres), PostgresState::Standby | PostgresState::Primary);
@@ -54,13 +56,16 @@ pub async fn gather(app: &App, prober: &mut Prober, worked: &Worked) -> Result<F
     } else {
         None
     };
+    let now_ns = boottime_ns();
+    worked.observe(server.as_ref(), now_ns);
     Ok(Facts {
         member: app.config.member.clone(),
-        now_ns: boottime_ns(),
+        now_ns,
         guard: view(&status),
         data,
         server,
         agent,
         worked: worked.clone(),
+        archive: app.config.restore_command.is_some(),
     })
 }

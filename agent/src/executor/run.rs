@@ -40,7 +40,7 @@ pub async fn run(app: &App, work: &Work) -> Outcome {
     loop {
         let gathered = match work.directive {
             Directive::Fence { .. } => gather_for_fence(app, &worked).await,
-            _ => gather(app, &mut prober, &worked).await,
+            _ => gather(app, &mut prober, &mut worked).await,
         };
         let facts = match gathered {
             Ok(facts) => facts,

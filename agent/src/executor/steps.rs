@@ -8,7 +8,9 @@ use regent_types::RejoinMethod;
 
 use crate::{
     app::App,
-    bootstrap, data,
+    bootstrap,
+    clock::boottime_ns,
+    data,
     guard::GuardError,
     jobs::JobError,
     postgres::{
@@ -16,7 +18,7 @@ use crate::{
         connect::{PgError, local},
         hba, primary,
     },
-    rejoin::{clone, rewind, salvage, waldump},
+    rejoin::{archive, clone, rewind, salvage, waldump},
     state::StateError,
     validate,
 };
@@ -146,16 +148,31 @@ pub async fn perform(app: &App, step: &Step, worked: &mut Worked) -> Result<(), 
         Step::MeasureWalEnd(timeline) => {
             worked.wal_end = Some(waldump::measure_end(app, *timeline).await);
         }
-        Step::Salvage { branch, epoch } => {
+        Step::Salvage { branch, upstream } => {
             let end = worked.wal_end.clone();
-            let summary = salvage::salvage(app, branch, end).await?;
+            let summary = salvage::salvage(app, branch, end, upstream).await?;
             app.state.change(|s| {
                 s.salvage = Some(summary);
-                rejoining(s, *epoch).salvaged = true;
+                rejoining(s, upstream.epoch).salvaged = true;
             })?;
         }
-        Step::ChooseRepoint(epoch) => {
-            app.state.change(|s| rejoining(s, *epoch).method = Some(RejoinMethod::Repointed))?;
+        Step::ChooseRepoint { epoch, was_primary } => {
+            app.state.change(|s| {
+                let record = rejoining(s, *epoch);
+                record.method = Some(RejoinMethod::Repointed);
+                record.was_primary |= was_primary;
+            })?;
+        }
+        Step::AskUpstream(upstream) => {
+            let word = archive::oldest(app, upstream).await;
+            tracing::info!(?word, "asked the upstream where its WAL begins");
+            worked.upstream = Some((word, boottime_ns()));
+        }
+        Step::UseArchive(upstream) => {
+            tracing::warn!("the upstream's WAL is gone: the archive is used");
+            conf::use_archive(config, &config.data_dir, (&upstream.host, upstream.port))
+                .map_err(StepError::io("write PostgreSQL's configuration"))?;
+            reload(app, true).await?;
         }
         Step::ChooseClone { epoch, reason } => {
             tracing::warn!(reason, "a clone is needed");

@@ -17,6 +17,9 @@ pub const FILE: &str = "regent.conf";
 const AUTO: &str = "postgresql.auto.conf";
 const INCLUDE: &str = "include_if_exists = 'regent.conf'";
 const UPSTREAM_NOTE: &str = "# upstream: ";
+const ARCHIVE_NOTE: &str = "# archive: in use";
+/// The first major version whose standbys keep logical slots in step.
+pub const LOGICAL_FROM: u32 = 17;
 
 /// Name of the replication slot of `member`.
 pub fn slot_name(member: &MemberName) -> String {
@@ -77,8 +80,10 @@ pub fn write_passfile(config: &Config) -> io::Result<()> {
     durable::replace_if_changed(&passfile(config), line.as_bytes(), 0o600).map(drop)
 }
 
-/// The text of the include file, streaming from `upstream` or detached.
-pub fn render(config: &Config, upstream: Option<(&str, u16)>) -> String {
+/// The text of the include file, streaming from `upstream` or detached. With `archive` WAL comes from there too: never while
+/// detached, when nothing more may arrive.
+pub fn render(config: &Config, upstream: Option<(&str, u16)>, archive: bool, major: Option<u32>) -> String {
+    let restore = config.restore_command.as_deref().filter(|_| archive && upstream.is_some()).unwrap_or("");
     let mut lines = vec![
         "# Written by regent-agent: changes here are lost. Put settings of your own into postgresql.conf."
             .to_owned(),
@@ -86,14 +91,20 @@ pub fn render(config: &Config, upstream: Option<(&str, u16)>) -> String {
     if let Some((host, port)) = upstream {
         lines.push(format!("{UPSTREAM_NOTE}{host} {port}"));
     }
-    let conninfo = upstream.map_or(String::new(), |(host, port)| conninfo(config, host, port, ""));
+    if !restore.is_empty() {
+        lines.push(ARCHIVE_NOTE.to_owned());
+    }
+    // From 17 on a standby can keep logical slots in step with its upstream; it needs a database to ask in.
+    let logical = config.logical_slots && major.is_some_and(|major| major >= LOGICAL_FROM);
+    let more = if logical { " dbname=postgres" } else { "" };
+    let conninfo = upstream.map_or(String::new(), |(host, port)| conninfo(config, host, port, more));
     let slot = upstream.map_or(String::new(), |_| slot_name(&config.member));
     for (name, value) in [
         ("listen_addresses", config.listen_host.as_str()),
         ("port", &config.port.to_string()),
         ("unix_socket_directories", &config.socket_dir().display().to_string()),
         ("cluster_name", config.member.as_str()),
-        ("wal_level", "replica"),
+        ("wal_level", if config.logical_slots { "logical" } else { "replica" }),
         ("hot_standby", "on"),
         ("wal_log_hints", "on"),
         ("max_wal_senders", "16"),
@@ -107,13 +118,42 @@ pub fn render(config: &Config, upstream: Option<(&str, u16)>) -> String {
     ] {
         lines.push(format!("{name} = {}", quoted(value)));
     }
+    // A command that is not set here may be the user's own; one that is, and no more, must go.
+    lines.push(format!("restore_command = {}", quoted(restore)));
+    if config.logical_slots {
+        lines.push("hot_standby_feedback = on".to_owned());
+    }
+    if logical {
+        lines.push("sync_replication_slots = on".to_owned());
+    }
     lines.push(String::new());
     lines.join("\n")
 }
 
-/// Writes the include file and its line in `postgresql.conf`. Whether anything changed.
+/// Writes the include file and its line in `postgresql.conf`. Whether anything changed. The archive stays in use as long as
+/// the upstream is the same.
 pub fn write(config: &Config, data_dir: &Path, upstream: Option<(&str, u16)>) -> io::Result<bool> {
-    let text = render(config, upstream);
+    let same = upstream.is_some_and(|(host, port)| read_upstream(data_dir) == Some((host.to_owned(), port)));
+    write_with(config, data_dir, upstream, same && read_archive(data_dir))
+}
+
+/// As [`write`], and takes WAL from the archive from now on.
+pub fn use_archive(config: &Config, data_dir: &Path, upstream: (&str, u16)) -> io::Result<bool> {
+    write_with(config, data_dir, Some(upstream), true)
+}
+
+/// Whether the include file takes WAL from the archive.
+pub fn read_archive(data_dir: &Path) -> bool {
+    fs::read_to_string(data_dir.join(FILE)).is_ok_and(|text| text.lines().any(|line| line == ARCHIVE_NOTE))
+}
+
+fn write_with(
+    config: &Config,
+    data_dir: &Path,
+    upstream: Option<(&str, u16)>,
+    archive: bool,
+) -> io::Result<bool> {
+    let text = render(config, upstream, archive, crate::data::major(data_dir));
     let changed = durable::replace_if_changed(&data_dir.join(FILE), text.as_bytes(), 0o600)?;
     let main = data_dir.join("postgresql.conf");
     let mut conf = fs::read_to_string(&main)?;
@@ -224,6 +264,37 @@ mod tests {
         assert_eq!(strip_auto(&config, dir.path()).unwrap(), Vec::<String>::new());
         let kept = fs::read_to_string(dir.path().join("postgresql.auto.conf.before-regent")).unwrap();
         assert_eq!(kept, text);
+    }
+
+    #[test]
+    fn the_archive_is_used_until_the_upstream_changes() {
+        let mut config = example();
+        config.restore_command = Some("cp /archive/%f %p".into());
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join("postgresql.conf"), "").unwrap();
+        let text = || fs::read_to_string(dir.path().join(FILE)).unwrap();
+        write(&config, dir.path(), Some(("a", 1))).unwrap();
+        assert!(!read_archive(dir.path()) && text().contains("restore_command = ''\n"));
+        use_archive(&config, dir.path(), ("a", 1)).unwrap();
+        assert!(!write(&config, dir.path(), Some(("a", 1))).unwrap(), "a start keeps it");
+        assert!(text().contains("restore_command = 'cp /archive/%f %p'"));
+        write(&config, dir.path(), Some(("b", 1))).unwrap();
+        assert!(!read_archive(dir.path()));
+        use_archive(&config, dir.path(), ("b", 1)).unwrap();
+        // Nothing more may arrive at a candidate.
+        write(&config, dir.path(), None).unwrap();
+        assert!(!read_archive(dir.path()) && text().contains("restore_command = ''\n"));
+    }
+
+    #[test]
+    fn logical_slots_are_kept_in_step_where_postgresql_can() {
+        let mut config = example();
+        config.logical_slots = true;
+        let text = render(&config, Some(("a", 1)), false, Some(17));
+        assert!(text.contains("sync_replication_slots = on") && text.contains("dbname=postgres"), "{text}");
+        assert!(text.contains("wal_level = 'logical'"), "{text}");
+        let text = render(&config, Some(("a", 1)), false, Some(15));
+        assert!(!text.contains("sync_replication_slots") && !text.contains("dbname"), "{text}");
     }
 
     #[test]

@@ -125,11 +125,22 @@ pub async fn local(config: &Config, limit: Duration) -> Result<Connection, PgErr
 
 /// Connects to `host:port` as the role `regent`.
 pub async fn remote(config: &Config, host: &str, port: u16, limit: Duration) -> Result<Connection, PgError> {
+    remote_database(config, host, port, "postgres", limit).await
+}
+
+/// The same, to one database.
+pub async fn remote_database(
+    config: &Config,
+    host: &str,
+    port: u16,
+    database: &str,
+    limit: Duration,
+) -> Result<Connection, PgError> {
     let what = format!("connect to {host}:{port}");
     let password =
         super::conf::password(config).map_err(|source| PgError::Local { what: what.clone(), source })?;
     let mut pg = PgConfig::new();
-    pg.host(host).port(port).user(ROLE).password(password).dbname("postgres");
+    pg.host(host).port(port).user(ROLE).password(password).dbname(database);
     pg.application_name("regent-agent").connect_timeout(limit);
     open(&what, pg, limit).await
 }

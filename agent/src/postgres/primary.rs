@@ -100,15 +100,21 @@ pub async fn slots<'a>(
 ) -> Result<(), PgError> {
     let connection = local(config, LIMIT).await?;
     let wanted: BTreeSet<String> = members.filter(|m| **m != config.member).map(slot_name).collect();
-    let present = ours(&connection).await?;
-    for name in wanted.iter().filter(|n| !present.iter().any(|(p, _)| p == *n)) {
+    let mut present = ours(&connection).await?;
+    // Invalidated by max_slot_wal_keep_size: no standby can ever use it again. A new one holds what is still there.
+    for slot in present.iter().filter(|slot| slot.lost && !slot.active) {
+        tracing::warn!(slot = %slot.name, "the slot has lost WAL that its standby needs: made anew");
+        drop_slot(&connection, &slot.name).await?;
+    }
+    present.retain(|slot| !slot.lost || slot.active);
+    for name in wanted.iter().filter(|n| !present.iter().any(|slot| slot.name == **n)) {
         let sql = format!("SELECT pg_create_physical_replication_slot('{name}', true)");
         connection.row(&format!("create slot {name}"), &sql, LIMIT).await?;
         tracing::info!(slot = %name, "slot created");
     }
-    for (name, active) in present {
-        if !wanted.contains(&name) && !active {
-            drop_slot(&connection, &name).await?;
+    for slot in present {
+        if !wanted.contains(&slot.name) && !slot.active {
+            drop_slot(&connection, &slot.name).await?;
         }
     }
     Ok(())
@@ -117,19 +123,38 @@ pub async fn slots<'a>(
 /// A standby's own slots would retain WAL for ever: they are left from a time as primary.
 pub async fn drop_slots(config: &Config) -> Result<(), PgError> {
     let connection = local(config, LIMIT).await?;
-    for (name, active) in ours(&connection).await? {
-        if !active {
-            drop_slot(&connection, &name).await?;
+    for slot in ours(&connection).await? {
+        if !slot.active {
+            drop_slot(&connection, &slot.name).await?;
+        }
+    }
+    if config.logical_slots && crate::data::major(&config.data_dir) >= Some(super::conf::LOGICAL_FROM) {
+        // Left from a time as primary: the slot of the same name cannot be kept in step with the new primary's.
+        let sql = "SELECT slot_name FROM pg_replication_slots
+                   WHERE slot_type = 'logical' AND failover AND NOT synced AND NOT active AND NOT temporary";
+        for row in connection.rows("list logical slots", sql, LIMIT).await? {
+            if let Some(name) = row.text(0) {
+                drop_slot(&connection, name).await?;
+            }
         }
     }
     Ok(())
 }
 
-async fn ours(connection: &Connection) -> Result<Vec<(String, bool)>, PgError> {
-    let sql = "SELECT slot_name, active FROM pg_replication_slots
+struct Slot {
+    name: String,
+    active: bool,
+    lost: bool,
+}
+
+async fn ours(connection: &Connection) -> Result<Vec<Slot>, PgError> {
+    let sql = "SELECT slot_name, active, wal_status = 'lost' FROM pg_replication_slots
                WHERE slot_type = 'physical' AND NOT temporary AND starts_with(slot_name, 'regent_')";
     let rows = connection.rows("list slots", sql, LIMIT).await?;
-    Ok(rows.iter().filter_map(|r| Some((r.text(0)?.to_owned(), r.is_true(1)))).collect())
+    let slot = |row: &super::connect::Row| {
+        Some(Slot { name: row.text(0)?.to_owned(), active: row.is_true(1), lost: row.is_true(2) })
+    };
+    Ok(rows.iter().filter_map(slot).collect())
 }
 
 async fn drop_slot(connection: &Connection, name: &str) -> Result<(), PgError> {

@@ -6,7 +6,7 @@ use regent_agent_core::Server;
 use regent_types::{Lsn, MemberName, StandbyFacts, Timeline};
 
 use super::connect::{Connection, PgError, local};
-use crate::{config::Config, data};
+use crate::{config::Config, data, rejoin::archive};
 
 /// What was seen.
 #[derive(Debug, Clone)]
@@ -21,7 +21,25 @@ pub struct Sample {
     pub standbys: Vec<StandbyFacts>,
     /// The largest amount of WAL retained for a slot.
     pub slot_retained_bytes: Option<u64>,
+    /// Primary: what it keeps.
+    pub kept: Option<Kept>,
 }
+
+/// What WAL a primary keeps.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Kept {
+    /// Start of its oldest segment.
+    pub oldest_lsn: Option<Lsn>,
+    /// `max_slot_wal_keep_size`, bytes; `None` without a limit.
+    pub slot_keep_max_bytes: Option<u64>,
+    /// The largest amount retained for a slot that nobody is connected to.
+    pub idle_retained_bytes: Option<u64>,
+}
+
+const KEPT: &str = "
+SELECT (SELECT setting::bigint FROM pg_settings WHERE name = 'max_slot_wal_keep_size'),
+       (SELECT max(greatest(0, pg_wal_lsn_diff(pg_current_wal_lsn(), restart_lsn)))::bigint
+        FROM pg_replication_slots WHERE restart_lsn IS NOT NULL AND NOT active)";
 
 const LOOK: &str = "
 SELECT r.recovering,
@@ -87,6 +105,19 @@ impl Prober {
         })?;
         let in_recovery = row.is_true(0);
         let standbys = if in_recovery { vec![] } else { connection.rows("probe", STANDBYS, limit).await? };
+        let kept = match in_recovery {
+            true => None,
+            false => {
+                let oldest_lsn = archive::begins(connection, limit).await?;
+                let row = connection.row("probe", KEPT, limit).await?;
+                let keep_max_mb: Option<i64> = row.as_ref().and_then(|row| row.parse(0));
+                Some(Kept {
+                    oldest_lsn,
+                    slot_keep_max_bytes: keep_max_mb.and_then(|mb| u64::try_from(mb).ok()).map(|mb| mb << 20),
+                    idle_retained_bytes: row.as_ref().and_then(|row| row.parse(1)),
+                })
+            }
+        };
         let timeline: Option<Timeline> = row.parse(7).map(Timeline);
         let server = Server {
             in_recovery,
@@ -115,6 +146,7 @@ impl Prober {
                 })
                 .collect(),
             slot_retained_bytes: row.parse(9),
+            kept,
         })
     }
 }

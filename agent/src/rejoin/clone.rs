@@ -71,6 +71,8 @@ pub async fn clone(app: &App, upstream: &Upstream, keep_old: bool) -> Result<(),
         data::set_aside(&config.data_dir, &aside).map_err(StepError::io(
             "keep the old data directory (the parent of data_dir must be writable)",
         ))?;
+        // Nothing runs on it, and rows can be read from it only when that can be seen.
+        let _ = fs::remove_file(aside.join("postmaster.pid"));
     } else {
         clear(&aside)?;
     }

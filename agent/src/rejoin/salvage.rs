@@ -1,22 +1,35 @@
 //! Keeps what a divergent member had before anything starts on it: WAL from the switch to its end, timeline histories,
-//! `pg_control`, and a manifest with a summary. pg_rewind's own recovery and a standby start both recycle WAL, so this
+//! `pg_control`, on request the whole data directory, and a manifest with a summary. pg_rewind's own recovery and a standby start both recycle WAL, so this
 //! comes first; what is missing is said, never passed over.
 
 use std::{
     fs::{self, File},
     io,
+    os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     time::SystemTime,
 };
 
 use regent_agent_core::{WalEnd, wal};
-use regent_types::{Branch, JobProgress, Lsn, SalvageCompleteness, SalvageSummary};
+use regent_types::{Branch, JobProgress, Lsn, SalvageCompleteness, SalvageSummary, Upstream};
 
-use super::waldump;
-use crate::{app::App, data, durable, executor::steps::StepError};
+use super::{relations, waldump};
+use crate::{app::App, config::SalvageKeep, data, disk, durable, executor::steps::StepError};
+
+/// Folder of the copied data directory within a salvage.
+const DATA: &str = "data";
+/// Transactions named in a manifest.
+const XIDS_MAX: usize = 1_000_000;
 
 /// Makes the salvage of what lies behind `branch`.
-pub async fn salvage(app: &App, branch: &Branch, end: Option<WalEnd>) -> Result<SalvageSummary, StepError> {
+///
+/// `upstream` is asked for the names of what was touched; without an answer they are numbers.
+pub async fn salvage(
+    app: &App,
+    branch: &Branch,
+    end: Option<WalEnd>,
+    upstream: &Upstream,
+) -> Result<SalvageSummary, StepError> {
     let stamp = humantime::format_rfc3339_seconds(SystemTime::now()).to_string().replace([':', '-'], "");
     let folder = app.config.salvage_dir.join(format!("{}-{stamp}", branch.epoch));
     let work = folder.with_extension("partial");
@@ -40,13 +53,18 @@ pub async fn salvage(app: &App, branch: &Branch, end: Option<WalEnd>) -> Result<
     app.show(Some(JobProgress { kind: "salvage".into(), done_bytes, total_bytes: Some(done_bytes) }));
     let stop = (to.0 != u64::MAX).then_some(to);
     let from = branch.switch_lsn;
-    let counted = waldump::read(app, &work.join("pg_wal"), branch.timeline, from, stop, true).await;
+    let counted = waldump::read(app, &work.join("pg_wal"), branch.timeline, from, stop).await;
     let records = counted.unwrap_or_else(|why| {
         if to > from {
             missing.get_or_insert(format!("its commits could not be counted: {why}"));
         }
         waldump::Records::default()
     });
+    let relations = relations::named(app, upstream, &records.touched).await;
+    let (data, data_note) = match app.config.salvage_keep {
+        SalvageKeep::Wal => (false, "not asked for (salvage_keep = \"wal\")".to_owned()),
+        SalvageKeep::Directory => keep_directory(app, &work).await,
+    };
     let summary = SalvageSummary {
         folder: folder.display().to_string(),
         epoch: branch.epoch,
@@ -59,9 +77,9 @@ pub async fn salvage(app: &App, branch: &Branch, end: Option<WalEnd>) -> Result<
             None => SalvageCompleteness::Complete,
             Some(reason) => SalvageCompleteness::Partial { reason },
         },
-        relations: vec![],
-        relations_total: 0,
-        data: None,
+        relations: relations.iter().take(SalvageSummary::RELATIONS_MAX).cloned().collect(),
+        relations_total: relations.len() as u64,
+        data: data.then(|| folder.join(DATA).display().to_string()),
     };
     let manifest = serde_json::json!({
         "version": 1,
@@ -69,6 +87,12 @@ pub async fn salvage(app: &App, branch: &Branch, end: Option<WalEnd>) -> Result<
         "member": app.config.member,
         "summary": summary,
         "segments": copied.segments,
+        "relations": relations,
+        "xids": &records.xids[..records.xids.len().min(XIDS_MAX)],
+        "xids_total": records.xids.len(),
+        "data_note": data_note,
+        "pg_bin": app.config.pg_bin,
+        "superuser": app.config.superuser(),
     });
     let text = serde_json::to_string_pretty(&manifest).expect("plain data") + "\n";
     let finish = || -> io::Result<()> {
@@ -79,6 +103,66 @@ pub async fn salvage(app: &App, branch: &Branch, end: Option<WalEnd>) -> Result<
     finish().map_err(StepError::io(format!("finish the salvage {}", folder.display())))?;
     tracing::warn!(folder = %summary.folder, transactions = summary.transactions, bytes = summary.bytes(), "salvaged");
     Ok(summary)
+}
+
+/// Copies the data directory as it is: stopped, and nothing has started on it since it diverged. Whether it did, and what
+/// there is to say. It never fails a salvage: WAL is kept in any case.
+async fn keep_directory(app: &App, work: &Path) -> (bool, String) {
+    let (source, target) = (app.config.data_dir.clone(), work.join(DATA));
+    let total = data::tree_bytes(&source);
+    let wanted = total + total / 10;
+    if let Some((free, _)) = disk::space(&app.config.salvage_dir)
+        && free < wanted
+    {
+        let note = format!("not kept: a copy needs {wanted} bytes, {free} are free in salvage_dir");
+        tracing::warn!(note, "salvage");
+        return (false, note);
+    }
+    let shown = target.clone();
+    let copy = tokio::task::spawn_blocking(move || copy_tree(&source, &target));
+    tokio::pin!(copy);
+    let done = loop {
+        tokio::select! {
+            done = &mut copy => break done.expect("the copy does not panic"),
+            () = tokio::time::sleep(std::time::Duration::from_secs(1)) => {
+                let done_bytes = data::tree_bytes(&shown);
+                app.show(Some(JobProgress { kind: "salvage".into(), done_bytes, total_bytes: Some(total) }));
+            }
+        }
+    };
+    match done {
+        Ok(()) => (true, format!("{total} bytes")),
+        Err(error) => {
+            tracing::warn!(%error, "the data directory is not kept");
+            let _ = fs::remove_dir_all(work.join(DATA));
+            (false, format!("not kept: {error}"))
+        }
+    }
+}
+
+/// Everything but what belongs to a running server. A link (a tablespace, a `pg_wal` elsewhere) is followed: the copy must
+/// not lead back to live files.
+fn copy_tree(from: &Path, to: &Path) -> io::Result<()> {
+    fs::create_dir_all(to)?;
+    fs::set_permissions(to, fs::Permissions::from_mode(0o700))?;
+    for entry in fs::read_dir(from)? {
+        let entry = entry?;
+        let (source, target) = (entry.path(), to.join(entry.file_name()));
+        if entry.file_name() == "postmaster.pid" || entry.file_name() == "pg_replslot" {
+            if entry.file_name() == "pg_replslot" {
+                fs::create_dir_all(&target)?;
+            }
+            continue;
+        }
+        let meta = fs::metadata(&source)?;
+        if meta.is_dir() {
+            copy_tree(&source, &target)?;
+        } else if meta.is_file() {
+            // Shares blocks where the file system can.
+            fs::copy(&source, &target)?;
+        }
+    }
+    File::open(to)?.sync_all()
 }
 
 struct Copied {

@@ -10,6 +10,7 @@ use tokio::{
     process::Command,
 };
 
+use super::relations::{self, Touched};
 use crate::{app::App, data};
 
 const BUDGET: Duration = Duration::from_secs(600);
@@ -23,7 +24,7 @@ pub async fn measure_end(app: &App, timeline: Timeline) -> WalEnd {
     let Some(from) = from else {
         return WalEnd::Unreadable("pg_control names no checkpoint".into());
     };
-    match read(app, &dir.join("pg_wal"), timeline, from, None, false).await {
+    match read(app, &dir.join("pg_wal"), timeline, from, None).await {
         // There is at least the record that `from` names. Taken for the end, a place that cannot be read would say that
         // nothing diverged, and the start of a standby would recycle what nobody has salvaged.
         Ok(records) => records.end.map_or_else(
@@ -45,6 +46,10 @@ pub struct Records {
     pub first: Option<String>,
     /// Wall time of the last commit, as printed.
     pub last: Option<String>,
+    /// The transactions that committed, subtransactions too.
+    pub xids: Vec<u32>,
+    /// What was changed, by file.
+    pub touched: Touched,
 }
 
 impl Records {
@@ -63,14 +68,26 @@ impl Records {
         // Padding and page headers are left out: an end that is a few bytes early still lies behind the record's start,
         // and only that is compared with a switch.
         self.end = Some(Lsn((lsn.0 + length).next_multiple_of(8)));
+        relations::count(&mut self.touched, line);
         if let Some((_, commit)) = line.split_once("desc: COMMIT") {
             self.commits += 1;
+            self.xids.extend(xids(line));
             let commit = commit.trim_start_matches("_PREPARED").trim_start();
             let time: String = commit.chars().take_while(|c| *c != ';').collect();
             self.first.get_or_insert_with(|| time.clone());
             self.last = Some(time);
         }
     }
+}
+
+/// The transactions of a commit record: its own, and those after `subxacts:`.
+fn xids(line: &str) -> Vec<u32> {
+    let own = line.split_once("tx:").and_then(|(_, text)| text.split(',').next()?.trim().parse().ok());
+    let subs = line.split_once("subxacts: ").map_or("", |(_, text)| text.split(';').next().unwrap_or(""));
+    own.into_iter()
+        .chain(subs.split_whitespace().map_while(|xid| xid.parse().ok()))
+        .filter(|xid| *xid > 0)
+        .collect()
 }
 
 /// Start and length of the record that a line describes.
@@ -104,16 +121,12 @@ pub async fn read(
     timeline: Timeline,
     from: Lsn,
     to: Option<Lsn>,
-    transactions_only: bool,
 ) -> Result<Records, String> {
     let program = app.config.pg_bin.join("pg_waldump");
     let mut command = Command::new(&program);
     command.arg("-p").arg(folder).args(["-t", &timeline.to_string(), "-s", &from.to_string()]);
     if let Some(to) = to {
         command.args(["-e", &to.to_string()]);
-    }
-    if transactions_only {
-        command.args(["-r", "Transaction"]);
     }
     command.env("LC_ALL", "C").env("TZ", "UTC").kill_on_drop(true);
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
@@ -195,6 +208,13 @@ mod tests {
              desc: COMMIT 2026-11-22 17:00:01.500000 UTC; inval msgs: catcache 7",
         );
         records.line("pg_waldump: something else");
+        records.line(
+            "rmgr: Transaction len (rec/tot):     34/    34, tx:        740, lsn: 0/01531400, prev 0/015314B8, \
+             desc: COMMIT 2026-11-22 17:00:01.500000 UTC; subxacts: 741 742; inval msgs: catcache 7",
+        );
+        records.commits -= 1;
+        assert_eq!(records.xids, [735, 736, 740, 741, 742]);
+        records.end = Some(Lsn(0x0153_1510));
         assert_eq!((records.commits, records.span_ms()), (2, 1250));
         assert_eq!(records.end, Some(Lsn(0x0153_1510)));
     }

@@ -182,6 +182,9 @@ pub(crate) enum Command {
                             managed. Stop PostgreSQL, start guard and agent on each host, and the primary goes on at once."
     )]
     Adopt(crate::command::AdoptArgs),
+    /// What was kept of divergent histories: list, show, read rows.
+    #[command(subcommand)]
+    Salvage(crate::command::salvage::args::SalvageCommand),
     /// Make and look at certificates; asks no coordinator.
     #[command(subcommand)]
     Pki(PkiCommand),

@@ -49,10 +49,12 @@ pub struct Limits {
     pub replay_idle_ms: u64,
     /// [`Wait::Lease`].
     pub lease_ms: u64,
-    /// [`Wait::Streaming`].
+    /// [`Wait::Streaming`], without progress.
     pub streaming_ms: u64,
     /// [`Wait::Streaming`] of a switchover's target that is between two streams when it is asked.
     pub stream_gap_ms: u64,
+    /// Without a stream for this long the upstream is asked what it has, again and again.
+    pub upstream_ms: u64,
 }
 
 impl Default for Limits {
@@ -64,6 +66,7 @@ impl Default for Limits {
             lease_ms: 60_000,
             streaming_ms: 90_000,
             stream_gap_ms: 2_000,
+            upstream_ms: 5_000,
         }
     }
 }
@@ -126,11 +129,20 @@ pub enum Step {
     Salvage {
         /// Where the history was left.
         branch: regent_types::Branch,
+        /// The upstream, which can name what its files are.
+        upstream: Upstream,
+    },
+    /// Persist how the rejoin goes on without changing the data: data fits as it is.
+    ChooseRepoint {
         /// The upstream's epoch.
         epoch: Epoch,
+        /// The directory is of primary form.
+        was_primary: bool,
     },
-    /// Persist how the rejoin at this epoch goes on without changing the data: data fits as it is.
-    ChooseRepoint(Epoch),
+    /// Ask the upstream where its WAL begins, into [`crate::Worked::upstream`].
+    AskUpstream(Upstream),
+    /// As `Attach`, and take WAL from the archive too.
+    UseArchive(Upstream),
     /// Persist that only a clone will do, and why.
     ChooseClone {
         /// The upstream's epoch.

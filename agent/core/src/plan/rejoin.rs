@@ -8,8 +8,8 @@ use regent_types::{
     Branch, DataForm, Epoch, Evidence, Lsn, PostgresState, RejoinMethod, RejoinedEvidence, Timeline, Upstream,
 };
 
-use super::{Limits, Next, Step, Wait, elapsed_ms, is_marked, wait_or};
-use crate::{Divergence, Facts, Rejoining, WalEnd, Work, divergence};
+use super::{Limits, Next, Step, Wait, elapsed_ms, is_marked, wait_or, waited_ms};
+use crate::{Divergence, Facts, Rejoining, UpstreamWal, WalEnd, Work, divergence};
 
 pub(super) fn plan(
     upstream: &Upstream,
@@ -123,6 +123,11 @@ fn clone_for(upstream: &Upstream, record: Option<&Rejoining>, reason: &str, fact
     let foreign = facts.agent.lineage == Epoch::NONE && !is_marked(facts.agent.mark) && !own_clone;
     let unsalvaged = facts.data.form == DataForm::Primary
         && facts.agent.salvage.as_ref().is_none_or(|s| s.epoch < facts.agent.lineage);
+    // It was found fit to follow and got `standby.signal`, but never streamed: what it was judged by may have been wrong.
+    let judged_fit = record.is_some_and(|r| r.was_primary)
+        && facts.agent.lineage != upstream.epoch
+        && facts.data.form != DataForm::Empty;
+    let unsalvaged = unsalvaged || (judged_fit && !is_marked(facts.agent.mark));
     let keep_old = unsalvaged || (foreign && facts.data.form != DataForm::Empty);
     Next::Step(Step::Clone { upstream: upstream.clone(), keep_old })
 }
@@ -142,15 +147,62 @@ fn follow(upstream: &Upstream, method: RejoinMethod, facts: &Facts, limits: &Lim
         ),
         None => "the standby does not accept connections".to_owned(),
     };
-    let over = |reason: String| match method {
-        RejoinMethod::Cloned => Next::Unknown(reason),
+    if let Some(next) = without_wal(upstream, facts, limits) {
+        return next;
+    }
+    let lacks = lacking(facts);
+    let over = |reason: String| match (method, &facts.worked.upstream) {
+        // Neither has the archive it.
+        (_, Some((UpstreamWal::From(_), _))) if lacks.is_some() => {
+            let reason = format!("{}; {reason}", lacks.unwrap_or_default());
+            Next::Step(Step::ChooseClone { epoch: upstream.epoch, reason })
+        }
+        (RejoinMethod::Cloned, _) => Next::Unknown(reason),
+        // A cut is no reason for a clone: it could not be made now, and would not be needed afterwards.
+        (_, Some((UpstreamWal::Unreachable(error), _))) => Next::Unknown(format!("{reason}; {error}")),
         _ => Next::Step(Step::ChooseClone { epoch: upstream.epoch, reason }),
     };
-    let next = wait_or(facts, Wait::Streaming, limits.streaming_ms, &why, over);
+    // WAL that comes from the archive is progress, however long it takes.
+    let got_on_ms = facts.worked.replayed.map(|(_, at_ns)| facts.now_ns.saturating_sub(at_ns) / 1_000_000);
+    let next = match got_on_ms {
+        Some(ms) if facts.data.archive && ms < limits.streaming_ms => {
+            Next::Step(Step::Wait { wait: Wait::Streaming, why })
+        }
+        _ => wait_or(facts, Wait::Streaming, limits.streaming_ms, &why, over),
+    };
     if facts.guard.run == PostgresState::Stopped && matches!(next, Next::Step(Step::Wait { .. })) {
         return Next::Step(Step::StartStandby);
     }
     next
+}
+
+/// It runs and does not stream: has the upstream what it needs? If not, the archive may have it, else only a clone helps.
+///
+/// The archive is used for the upstream's own timeline only. Interleaving: the old primary is cut off and goes on archiving
+/// segments of its timeline; a standby that still replays that timeline would take them, and with them what has diverged.
+fn without_wal(upstream: &Upstream, facts: &Facts, limits: &Limits) -> Option<Next> {
+    let server = facts.server.as_ref().filter(|server| server.in_recovery && !server.streaming)?;
+    if waited_ms(facts, Wait::Streaming) < limits.upstream_ms {
+        return None;
+    }
+    let asked = facts.worked.upstream.as_ref();
+    let age_ms = asked.map(|(_, at_ns)| facts.now_ns.saturating_sub(*at_ns) / 1_000_000);
+    if age_ms.is_none_or(|age_ms| age_ms >= limits.upstream_ms) {
+        return Some(Next::Step(Step::AskUpstream(upstream.clone())));
+    }
+    let reason = lacking(facts).filter(|_| !facts.data.archive)?;
+    if facts.archive && server.timeline == Some(upstream.timeline) {
+        return Some(Next::Step(Step::UseArchive(upstream.clone())));
+    }
+    Some(Next::Step(Step::ChooseClone { epoch: upstream.epoch, reason }))
+}
+
+/// What the upstream has no more of, by its own word.
+fn lacking(facts: &Facts) -> Option<String> {
+    let Some((UpstreamWal::From(oldest), _)) = &facts.worked.upstream else { return None };
+    let server = facts.server.as_ref()?;
+    let has = server.lsn.max(server.replayed)?;
+    (has < *oldest).then(|| format!("it has WAL up to {has}, the upstream's begins at {oldest}"))
 }
 
 fn judge(
@@ -175,7 +227,10 @@ fn judge(
         },
     };
     match divergence(facts.agent.lineage, timeline, end, branches, upstream) {
-        Divergence::Same => Next::Step(Step::ChooseRepoint(upstream.epoch)),
+        Divergence::Same => {
+            let was_primary = facts.data.form == DataForm::Primary;
+            Next::Step(Step::ChooseRepoint { epoch: upstream.epoch, was_primary })
+        }
         _ if running => Next::Step(Step::StopServer),
         Divergence::Diverged(branch) => {
             let kept = facts.agent.salvage.as_ref().is_some_and(|s| {
@@ -184,7 +239,7 @@ fn judge(
             if kept {
                 Next::Step(Step::Rewind { upstream: upstream.clone(), budget_ms: rewind_timeout_ms })
             } else {
-                Next::Step(Step::Salvage { branch, epoch: upstream.epoch })
+                Next::Step(Step::Salvage { branch, upstream: upstream.clone() })
             }
         }
         Divergence::Unknown(reason) => Next::Step(Step::ChooseClone { epoch: upstream.epoch, reason }),

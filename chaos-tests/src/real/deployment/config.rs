@@ -188,7 +188,7 @@ impl Deployment {
              guard_socket = {:?}\ndata_dir = {:?}\nstate_dir = {:?}\nsalvage_dir = {:?}\npg_bin = {:?}\n\
              superuser = {superuser:?}\nlisten_host = \"{}\"\nport = {}\nreplication_password_file = {:?}\n\
              http_listen = \"{}\"\nheartbeat_interval = {}\nprobe_interval = {}\nprobe_timeout = \"2s\"\n\
-             disk_interval = \"500ms\"\ndns_servers = {:?}\nmax_slot_wal_keep_size = \"1GB\"\n\
+             disk_interval = \"500ms\"\ndns_servers = {:?}\n\
              hba_extra = [\"host {APP} {APP} 127.0.0.0/8 trust\", \"host all {superuser} 127.0.0.0/8 trust\"]\n",
             self.files.guard_state(member).join("guard.sock"),
             self.files.data(member),
@@ -203,6 +203,9 @@ impl Deployment {
             text(self.timing.heartbeat),
             self.coordinators(member, Service::Dns)?
         );
+        if !self.options.agent_lines.iter().any(|line| line.starts_with("max_slot_wal_keep_size")) {
+            out.push_str("max_slot_wal_keep_size = \"1GB\"\n");
+        }
         for line in &self.options.agent_lines {
             writeln!(out, "{line}")?;
         }

@@ -104,6 +104,12 @@ impl DeploymentOptions {
         self.failing_disk(member)
     }
 
+    /// One more line for every `agent.toml`.
+    pub fn agent_line(mut self, line: impl Into<String>) -> Self {
+        self.agent_lines.push(line.into());
+        self
+    }
+
     /// A key of the cluster's policy, as TOML: `policy("postgres_down_timeout", "\"3s\"")`.
     pub fn policy(mut self, key: &str, toml: &str) -> Self {
         self.policy.insert(key.to_owned(), toml.to_owned());

@@ -13,6 +13,7 @@ mod pki;
 mod policy;
 mod restart;
 mod restraint;
+pub(crate) mod salvage;
 mod status;
 mod switchover;
 mod watch;
@@ -56,6 +57,7 @@ pub(crate) async fn run(cli: Cli) -> Result<(), Failure> {
         Command::Policy(command) => policy::run(&connect(&cli.global)?, &output, command).await,
         Command::Members(command) => members::run(&connect(&cli.global)?, &output, command).await,
         Command::Adopt(args) => members::adopt(&connect(&cli.global)?, &output, args).await,
+        Command::Salvage(command) => salvage::run(&cli.global, &output, command).await,
         Command::Pki(command) => pki::run(&output, command),
         Command::Man(args) => man::run(&output, &args),
         Command::Completions { shell } => completions(&output, shell),

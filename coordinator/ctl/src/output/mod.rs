@@ -7,6 +7,7 @@ mod paint;
 mod plan;
 mod planned;
 mod restraint;
+mod salvage;
 mod status;
 mod table;
 
@@ -20,6 +21,7 @@ pub(crate) use operation::{history, report, step_line};
 pub(crate) use paint::{Paint, Tone};
 pub(crate) use plan::plan;
 pub(crate) use planned::planned_move;
+pub(crate) use salvage::{salvage, salvages};
 pub(crate) use status::status;
 pub(crate) use table::{Column, Table};
 

@@ -206,6 +206,7 @@ fn observed(status: &mut v1::MemberStatus, heartbeat: &Heartbeat) {
     status.free_bytes = report.disk.free_bytes;
     status.total_bytes = report.disk.total_bytes;
     status.slot_retained_bytes = report.disk.slot_retained_bytes;
+    status.salvages = report.salvages.iter().cloned().map(Into::into).collect();
     status.retention = report.wal.retention.clone().map(Into::into);
     status.job = report.job.as_ref().map(|job| v1::MemberJob {
         kind: job.kind.clone(),
