@@ -3,7 +3,8 @@
 use regent_agent_core::outlook;
 use regent_guard::wire::Status;
 use regent_types::{
-    Epoch, GivenPromise, GuardFacts, InstanceId, PostgresFacts, PostgresState, PromiseFacts, WalFacts, WalRetention,
+    Epoch, GivenPromise, GuardFacts, InstanceId, PostgresFacts, PostgresState, PromiseFacts, WalFacts,
+    WalRetention,
 };
 
 use crate::{

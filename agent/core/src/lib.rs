@@ -23,8 +23,8 @@ pub mod wal;
 
 pub use epoch::{StaleEpoch, check_epoch};
 pub use facts::{
-    AgentView, DataView, Facts, GuardPromise, GuardView, Mark, Promoting, Rejoining, Server, UpstreamWal, WalEnd, Work,
-    Worked,
+    AgentView, DataView, Facts, GuardPromise, GuardView, Mark, Promoting, Rejoining, Server, UpstreamWal,
+    WalEnd, Work, Worked,
 };
 pub use lineage::{Divergence, divergence};
 pub use outcomes::{Admission, OutcomeCache};

@@ -180,7 +180,7 @@ pub fn strip_auto(config: &Config, data_dir: &Path) -> io::Result<Vec<String>> {
         Err(error) => return Err(error),
     };
     let name = |line: &str| line.split_once('=').map(|(name, _)| name.trim().to_owned());
-    let included = render(config, None);
+    let included = render(config, None, false, crate::data::major(data_dir));
     let managed: Vec<String> =
         included.lines().filter(|line| !line.starts_with('#')).filter_map(name).collect();
     let (out, kept): (Vec<&str>, Vec<&str>) =
