@@ -178,6 +178,22 @@ fn clusters(node: &Node, text: &mut Text) {
         let left_ns = inner.leases.held(now_ns, cluster).unwrap_or(0);
         text.sample("regent_lease_remaining_seconds", &[("cluster", name.as_str())], left_ns as f64 / 1e9);
     }
+    let help = "Silences of a member's agent at least as long as the threshold, as counted by this coordinator while it led.";
+    text.head("regent_member_silences_total", "counter", help);
+    for (name, cluster) in all() {
+        for member in cluster.config.members.keys() {
+            let Some(counts) = inner.detector.gaps().of(name, member) else { continue };
+            for (threshold_ms, reached) in regent_core::GAP_THRESHOLDS_MS.iter().zip(&counts.reached) {
+                let threshold = (*threshold_ms as f64 / 1000.0).to_string();
+                let labels = [
+                    ("cluster", name.as_str()),
+                    ("member", member.as_str()),
+                    ("at_least_seconds", &threshold),
+                ];
+                text.sample("regent_member_silences_total", &labels, reached);
+            }
+        }
+    }
     text.head("regent_member_silence_seconds", "gauge", "How long nobody has heard the member's agent.");
     for (name, cluster) in all() {
         for member in cluster.config.members.keys() {

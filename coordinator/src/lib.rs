@@ -18,6 +18,7 @@ pub mod coordinators;
 pub mod dns;
 pub mod executor;
 pub mod fencing;
+pub mod gaps;
 pub mod heard;
 pub mod hooks;
 mod http;

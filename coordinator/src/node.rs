@@ -13,7 +13,7 @@ use crate::{
     config::{Config, Security},
     confirm,
     dns::{self, Providers},
-    executor,
+    executor, gaps,
     heard::Heard,
     hooks::StepHook,
     http, leadership,
@@ -275,6 +275,7 @@ async fn begin(node: Arc<Node>) {
     tasks.spawn(crate::coordinators::reconcile(node.clone()));
     tasks.spawn(confirm::run(node.clone()));
     tasks.spawn(executor::run(node.clone()));
+    tasks.spawn(gaps::run(node.clone()));
     tasks.spawn(dns::look::run(node.clone()));
     while let Some(ended) = tasks.join_next().await {
         if let Err(error) = ended

@@ -40,7 +40,10 @@ pub use candidate::{Verdict, VerdictReason};
 pub use codec::{CodecError, decode_reply, encode_reply};
 pub use config::{ClusterConfig, ConfigError, MemberConfig, Policy};
 pub use cooldown::{Cooldown, Cooldowns};
-pub use detector::{Detector, Hearing, PositionAges};
+pub use detector::{
+    Condition, Detector, Expected, Explanation, Fitness, GAP_THRESHOLDS_MS, GapCounts, Gaps, HeardBy,
+    Hearing, PositionAges, Shell,
+};
 pub use effect::{Effect, EffectKind};
 pub use event::{Event, EventKind};
 pub use group::{Coordinator, Group, GroupRecord, Standing};

@@ -103,6 +103,10 @@ pub(crate) enum Command {
     /// Let failover start by itself again.
     #[command(after_help = "Example:\n  regentctl resume gravl --reason 'maintenance is over'")]
     Resume(AutomationArgs),
+    /// Would it fail over now, what says no, what would be lost, how long would it take.
+    #[command(after_help = "Examples:\n  regentctl explain gravl\n  \
+                            regentctl explain gravl -o json | jq '.guards[] | select(.holds | not)'")]
+    Explain(ExplainArgs),
     /// Change how much happens by itself: automatic, approve, observe or paused.
     #[command(
         after_help = "Examples:\n  regentctl automation gravl approve --reason 'first weeks in production'\n  \
@@ -307,6 +311,12 @@ impl Mode {
             Mode::Paused => "paused",
         }
     }
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ExplainArgs {
+    /// Which cluster.
+    pub cluster: ClusterName,
 }
 
 #[derive(Debug, Args)]

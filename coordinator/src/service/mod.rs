@@ -5,6 +5,7 @@ mod agent;
 pub mod auth;
 mod coordinators;
 mod everyday;
+mod explain;
 mod judge;
 mod membership;
 mod operator;

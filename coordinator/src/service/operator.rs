@@ -6,9 +6,7 @@ use std::{pin::Pin, sync::Arc, time::Duration};
 use regent_core::{Body, OperatorRequest, RequestKind};
 use regent_proto::v1::{
     self, AbortReply, AbortRequest, AcknowledgeReply, AcknowledgeRequest, ApproveReply, ApproveRequest,
-    AssumeFencedReply, AssumeFencedRequest, AutomationReply, AutomationRequest, Event, FailoverReply,
-    FailoverRequest, HistoryReply, HistoryRequest, OperationReport, OperationRequest, RestartReply,
-    RestartRequest, SetAutomationReply, SetAutomationRequest, StatusReply, StatusRequest, SwitchoverReply,
+    AssumeFencedReply, AssumeFencedRequest, AutomationReply, AutomationRequest, Event, FailoverReply, FailoverRequest, HistoryReply, HistoryRequest, OperationReport, OperationRequest, RestartReply, RestartRequest, SetAutomationReply, SetAutomationRequest, StatusReply, StatusRequest, SwitchoverReply, ExplainReply, ExplainRequest,
     SwitchoverRequest, WatchRequest, failover_reply::Answer, operator_service_client::OperatorServiceClient,
     operator_service_server::OperatorService,
 };
@@ -350,6 +348,11 @@ impl OperatorService for Operators {
     async fn resume(&self, request: Request<AutomationRequest>) -> Answered<AutomationReply> {
         let caller = self.gate.operator(&request)?;
         self.automation(caller, request.into_inner(), false).await
+    }
+
+    async fn explain(&self, request: Request<ExplainRequest>) -> Answered<ExplainReply> {
+        let caller = self.gate.viewer(&request)?;
+        self.explanation(caller, request.into_inner()).await
     }
 
     async fn set_automation(&self, request: Request<SetAutomationRequest>) -> Answered<SetAutomationReply> {

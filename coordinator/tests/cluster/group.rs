@@ -126,6 +126,7 @@ promote_timeout = "20s"
 replay_timeout = "5s"
 validate_timeout = "20s"
 sync_window = "300ms"
+cooldown = "0s"
 [[cluster.member]]
 name = "m1"
 region = "eu"

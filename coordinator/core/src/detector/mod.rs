@@ -5,6 +5,8 @@
 //! later failover, never a needless one.
 
 mod alert;
+mod explain;
+mod gaps;
 mod hearing;
 mod members;
 mod overdue;
@@ -18,6 +20,8 @@ use std::collections::BTreeMap;
 use regent_types::{ClusterName, CoordinatorId, DataForm, Epoch, Heartbeat, InstanceId, MemberName};
 
 use crate::{Body, Cluster, DeclareEvidence, LagEvidence, Leadership, Proposal, State};
+pub use explain::{Condition, Expected, Explanation, Fitness, HeardBy, Shell};
+pub use gaps::{GAP_THRESHOLDS_MS, GapCounts, Gaps};
 pub use hearing::Hearing;
 use overdue::{Progress, StepWatch};
 use position::Position;
@@ -67,6 +71,10 @@ pub struct Detector {
     refusals: BTreeMap<ClusterName, String>,
     /// Since when a member of the preferred region has been in sync, at which epoch.
     preferred_since: BTreeMap<ClusterName, (Epoch, u64)>,
+    /// What each follower told last of whom it heard itself, and when it arrived.
+    told: BTreeMap<CoordinatorId, (u64, Vec<Hearing>)>,
+    /// Kept from one leadership to the next, and by the shell from one process to the next.
+    gaps: Gaps,
 }
 
 impl Detector {
@@ -77,19 +85,30 @@ impl Detector {
 
     /// This node leads now. `inherited` are ages as of `now_ns`: the last leader's report plus the time since.
     pub fn begin_leadership(&mut self, leadership: Leadership, now_ns: u64, inherited: Vec<Hearing>) {
-        *self = Self { led: Some((leadership, now_ns)), ..Self::default() };
+        let gaps = std::mem::take(&mut self.gaps);
+        *self = Self { led: Some((leadership, now_ns)), gaps, ..Self::default() };
         self.merge(now_ns, inherited);
     }
 
     /// This node leads no more.
     pub fn end_leadership(&mut self) {
-        *self = Self::default();
+        *self = Self { gaps: std::mem::take(&mut self.gaps), ..Self::default() };
+    }
+
+    /// The silences counted so far.
+    pub fn gaps(&self) -> &Gaps {
+        &self.gaps
+    }
+
+    /// Goes on from what an earlier process counted.
+    pub fn restore_gaps(&mut self, gaps: Gaps) {
+        self.gaps = gaps;
     }
 
     /// A heartbeat arrived, directly or through a relay.
     pub fn on_heartbeat(&mut self, now_ns: u64, heartbeat: &Heartbeat) {
         let memory = self.members.entry((heartbeat.cluster.clone(), heartbeat.member.clone())).or_default();
-        memory.heard_ns = memory.heard_ns.max(Some(i128::from(now_ns)));
+        hear(memory, &mut self.gaps, &heartbeat.cluster, &heartbeat.member, i128::from(now_ns));
         if let Some((last, at_ns)) = &memory.last {
             // Overtaken on another way through a relay: what it says is old, and an instance that is gone would look
             // like a restart of the guard.
@@ -108,15 +127,17 @@ impl Detector {
     /// A follower said whom it has heard.
     pub fn on_relay_report(&mut self, now_ns: u64, from: CoordinatorId, heard: Vec<Hearing>) {
         self.relays_ns.insert(from, now_ns);
+        self.told.insert(from, (now_ns, heard.clone()));
         self.merge(now_ns, heard);
     }
 
     fn merge(&mut self, now_ns: u64, heard: Vec<Hearing>) {
         for hearing in heard {
-            let memory = self.members.entry((hearing.cluster, hearing.member)).or_default();
-            let heard_ns = i128::from(now_ns) - i128::from(hearing.age_ms) * 1_000_000;
-            memory.heard_ns = memory.heard_ns.max(Some(heard_ns));
-            memory.position = Position::merge(memory.position.take(), hearing.position.as_ref(), now_ns);
+            let Hearing { cluster, member, age_ms, position } = hearing;
+            let heard_ns = i128::from(now_ns) - i128::from(age_ms) * 1_000_000;
+            let memory = self.members.entry((cluster.clone(), member.clone())).or_default();
+            hear(memory, &mut self.gaps, &cluster, &member, heard_ns);
+            memory.position = Position::merge(memory.position.take(), position.as_ref(), now_ns);
         }
     }
 
@@ -225,6 +246,14 @@ impl Detector {
             lineage: Epoch::NONE,
         }
     }
+}
+
+/// A member was heard at `heard_ns`; the silence before that is counted.
+fn hear(memory: &mut Memory, gaps: &mut Gaps, cluster: &ClusterName, member: &MemberName, heard_ns: i128) {
+    if let Some(gap_ns) = memory.heard_ns.map(|before_ns| heard_ns - before_ns).filter(|gap_ns| *gap_ns > 0) {
+        gaps.add(cluster, member, u64::try_from(gap_ns / 1_000_000).unwrap_or(u64::MAX));
+    }
+    memory.heard_ns = memory.heard_ns.max(Some(heard_ns));
 }
 
 /// Whether the core would accept `body`, tried on a copy of this one cluster.

@@ -4,6 +4,7 @@
 mod choice;
 mod codec;
 mod detection;
+mod explain;
 mod leases;
 mod levels;
 mod loss;

@@ -4,6 +4,7 @@ mod abort;
 mod assume_fenced;
 mod automation;
 mod change;
+mod explain;
 mod failover;
 mod follow;
 mod history;
@@ -44,6 +45,7 @@ pub(crate) async fn run(cli: Cli) -> Result<(), Failure> {
         Command::Failover(args) => failover::run(&connect(&cli.global)?, &output, args).await,
         Command::Pause(args) => automation::pause(&connect(&cli.global)?, &output, args).await,
         Command::Resume(args) => automation::resume(&connect(&cli.global)?, &output, args).await,
+        Command::Explain(args) => explain::run(&connect(&cli.global)?, &output, args).await,
         Command::Automation(args) => restraint::automation(&connect(&cli.global)?, &output, args).await,
         Command::Acknowledge(args) => restraint::acknowledge(&connect(&cli.global)?, &output, args).await,
         Command::Approve(args) => restraint::approve(&connect(&cli.global)?, &output, args).await,

@@ -64,7 +64,7 @@ fn world() -> StatusReply {
         ..Default::default()
     };
     v1::StatusReply {
-        feature_level: 1,
+        feature_level: Some(1),
         answered_by: 1,
         leader: Some(3),
         wall_ms: 1_767_323_045_678,

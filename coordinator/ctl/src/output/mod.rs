@@ -1,6 +1,7 @@
 //! How answers read: tables for people, JSON for scripts. Rendering is pure; printing is here.
 
 mod event;
+mod explain;
 mod human;
 mod operation;
 mod paint;
@@ -16,6 +17,7 @@ use std::io::{self, IsTerminal, Write};
 use serde::Serialize;
 
 pub(crate) use event::event_line;
+pub(crate) use explain::explain;
 pub(crate) use human::{ago, bytes, date, duration, wall};
 pub(crate) use operation::{history, report, step_line};
 pub(crate) use paint::{Paint, Tone};

@@ -1,6 +1,6 @@
 //! `automation`, `acknowledge`, `approve`, and how the status says what waits.
 
-use regent_proto::v1::{PendingFailover, Restraint};
+use regent_proto::v1::{Condition, ExplainReply, HeardBy, PendingFailover, Restraint};
 
 use crate::{samples::world, support::Fake};
 
@@ -52,4 +52,32 @@ async fn the_status_says_what_waits_and_for_what() {
         "! failover of eu-north-1 waits since 2026-01-02 03:04:05.678: silent for 300000 ms; approve it",
     )
     .says("cooldown: after operation 5 the next automatic failover waits for an acknowledgement, for 30m");
+}
+
+#[tokio::test]
+async fn an_explanation_begins_with_the_answer() {
+    let mut world = world();
+    let condition = |name: &str, holds, text: &str| Condition { name: name.into(), holds, text: text.into() };
+    world.explained = ExplainReply {
+        cluster: "gravl".into(),
+        epoch: 4,
+        primary: Some("eu-north-1".into()),
+        verdict: "no: no trigger has reached its threshold".into(),
+        if_silent: "a failover would begin".into(),
+        would_if_silent: true,
+        triggers: vec![condition("partition", false, "eu-north-1 silent for 20 ms of 300000 ms")],
+        guards: vec![condition("automation", false, "paused (alice)")],
+        loss_bytes: Some(1536),
+        loss_exposed_ms: Some(274_000),
+        heard: vec![HeardBy { member: "eu-north-1".into(), coordinator: 2, ..HeardBy::default() }],
+        ..ExplainReply::default()
+    };
+    let fake = Fake::start(world).await;
+    let ran = fake.ctl(&["explain", "gravl"]).await.expect(0);
+    ran.says("would it fail over now?  no: no trigger has reached its threshold")
+        .says("if its region were lost: a failover would begin")
+        .says("1.5 kB of WAL at last contact")
+        .says("automation  no      paused (alice)")
+        .says("never");
+    assert_eq!(fake.ctl(&["explain", "gravl", "-o", "json"]).await.expect(0).json()["would_if_silent"], true);
 }

@@ -33,6 +33,7 @@ pub struct World {
     pub move_plan: v1::SwitchoverPlan,
     pub moves: Vec<v1::SwitchoverRequest>,
     pub automations: Vec<(&'static str, v1::AutomationRequest)>,
+    pub explained: v1::ExplainReply,
     pub modes: Vec<v1::SetAutomationRequest>,
     pub watches: Vec<v1::WatchRequest>,
     pub callers: Vec<Identity>,
@@ -161,6 +162,14 @@ impl OperatorService for Service {
         request: Request<v1::AutomationRequest>,
     ) -> Result<Response<v1::AutomationReply>, Status> {
         self.automation("resume", request)
+    }
+
+    async fn explain(
+        &self,
+        request: Request<v1::ExplainRequest>,
+    ) -> Result<Response<v1::ExplainReply>, Status> {
+        self.admit(&request)?;
+        Ok(Response::new(self.world.lock().unwrap().explained.clone()))
     }
 
     async fn set_automation(
