@@ -326,3 +326,23 @@ fn bad_usage_and_bad_configuration_exit_with_2_and_name_what_is_wrong() {
         assert!(String::from_utf8(output.stderr).unwrap().contains("not as root"));
     }
 }
+
+/// A namespace's init ignores the SIGKILL that its own timer sends: such a guard could not be killed at its deadline.
+#[test]
+fn as_the_init_of_a_namespace_nothing_writable_is_allowed() {
+    let mut lab = Lab::empty(&newest());
+    lab.initdb();
+    // As in a container without an init: user and PID namespace of its own, the guard is PID 1.
+    let config = lab.write_config();
+    let log = std::fs::File::create(lab.path("guard.log")).unwrap();
+    let mut guard = command("unshare");
+    guard
+        .args(["--user", "--map-current-user", "--pid", "--fork", "--kill-child", "--"])
+        .arg(lab.path("regent-guard"));
+    guard.args(["run", "--config"]).arg(config).current_dir("/").stderr(log);
+    lab.guard = Some(guard.spawn().unwrap());
+    wait_until("the guard answers", LONG, || lab.client().status(LONG).is_ok());
+    let status = lab.status();
+    assert_eq!(status.pid, 1, "{status:?}");
+    refuses_everything_writable(&lab, "PID 1 of its namespace");
+}

@@ -91,6 +91,8 @@ pub struct Lab {
     pub shutdown_margin: &'static str,
     /// More lines for guard.toml.
     pub more: String,
+    /// More environment for the guard.
+    pub env: Vec<(&'static str, PathBuf)>,
     /// Run in the guard's process before it starts.
     pub before_exec: Option<fn() -> std::io::Result<()>>,
 }
@@ -111,6 +113,7 @@ impl Lab {
             lease_ttl_max: "60s",
             shutdown_margin: "2s",
             more: String::new(),
+            env: Vec::new(),
             before_exec: None,
         }
     }
@@ -186,7 +189,7 @@ impl Lab {
     pub fn guard_command(&self) -> Command {
         let config = self.write_config();
         let mut guard = command(self.path("regent-guard"));
-        guard.args(["run", "--config"]).arg(config).current_dir("/");
+        guard.args(["run", "--config"]).arg(config).current_dir("/").envs(self.env.clone());
         if let Some(before_exec) = self.before_exec {
             // SAFETY: the hooks make system calls only.
             unsafe { guard.pre_exec(before_exec) };
