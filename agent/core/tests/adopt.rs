@@ -14,9 +14,11 @@ const ME: InstanceId = InstanceId(7);
 fn facts(form: DataForm) -> Facts {
     let known = !matches!(form, DataForm::Empty | DataForm::Unusable);
     Facts {
+        archive: false,
         member: MemberName::new("a").unwrap(),
         now_ns: 1_000_000_000_000,
         guard: GuardView {
+            started_at_ns: None,
             instance: ME,
             boot: BootId("boot".into()),
             highest_epoch: Epoch(1),
@@ -30,6 +32,7 @@ fn facts(form: DataForm) -> Facts {
             promise: None,
         },
         data: DataView {
+            archive: false,
             form,
             system_id: known.then_some(SystemId(9)),
             timeline: known.then_some(Timeline(1)),
