@@ -15,13 +15,13 @@
 //! Interleavings to fear, and what catches them:
 //! - *The target is promoted without the shutdown checkpoint.* Its stream broke for another reason while the old primary
 //!   still wrote. Its report is compared with the checkpoint that `pg_control` names after the namespace is empty, so rows
-//!   that were acknowledged late are on the far side of the comparison. `26-switchover-short.txt`, and the checker of
+//!   that were acknowledged late are on the far side of the comparison. `28-switchover-short.txt`, and the checker of
 //!   `chaos-tests/tests/switchover.rs` (a procedure that commits in a loop until it dies).
 //! - *An immediate shutdown names an old checkpoint*, and the target has of course replayed that one: `clean` is part of the
 //!   rule. `27-switchover-unclean.txt`.
 //! - *The old primary is appointed again while the target's promotion is in flight.* Naming anybody after the target's
 //!   appointment needs `FenceDecided(E+1)` and a proof for the target, as in any failover; a late `Promote` finds its epoch
-//!   closed. `28-switchover-promotion-refused.txt`.
+//!   closed. `29-switchover-promotion-refused.txt`.
 //! - *A late `Fence(E)` arrives after the rollback.* The old primary holds E+1 then, and its guard does not touch a newer
 //!   lease for a fence of E (agent/guard, `fence`).
 //! - *The leader changes at any commit.* Nothing is remembered outside the state but what was heard: the new leader's
