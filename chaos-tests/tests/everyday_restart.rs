@@ -28,7 +28,7 @@ async fn ended_well(deployment: &Deployment, id: u64) -> Result<()> {
 async fn members_are_restarted_one_by_one_without_a_failover() -> Result<()> {
     let options = DeploymentOptions::new("everyday-restart").postgres(18).partition_timeout(PATIENT);
     let deployment = Deployment::start(options).await?;
-    let mut workload = Workload::start(&deployment).await?;
+    let workload = Workload::start(&deployment).await?;
     deployment
         .wait_status("the feature level is raised", SOON, |status| status.json()["feature_level"] == 2)
         .await?;
