@@ -43,7 +43,7 @@ mod tests {
         assert!(newest(&dir.path().join("missing")).is_empty());
         // As written before relations were told.
         let summary = |epoch: u64| {
-            serde_json::json!({"summary": {"folder": "f", "epoch": epoch, "timeline": 1, "from_lsn": "0/1", "to_lsn": "0/2",
+            serde_json::json!({"summary": {"folder": "f", "epoch": epoch, "timeline": 1, "from_lsn": 1, "to_lsn": 2,
                 "transactions": 3, "span_ms": 4, "completeness": "complete"}})
         };
         for (name, text) in [
