@@ -473,6 +473,8 @@ fn a_rewound_standby_that_never_streams_is_cloned_and_a_cloned_one_is_unknown() 
     let mut f = standby();
     f.data.upstream = Some(("h".into(), 5));
     f.worked.waiting_since_ns.insert(Wait::Streaming, 0);
+    // The upstream has what it needs, and still it does not stream.
+    f.worked.upstream = Some((UpstreamWal::From(Lsn(1)), f.now_ns));
     for (method, clones) in [(RejoinMethod::Rewound, true), (RejoinMethod::Cloned, false)] {
         f.agent.rejoining = Some(Rejoining { method: Some(method), ..Rejoining::begin(Epoch(2)) });
         let next = next(rejoin(), &f);
@@ -633,6 +635,7 @@ fn the_archive_is_taken_for_the_upstreams_timeline_only_and_as_long_as_it_gets_o
     assert!(matches!(step(next(rejoin(), &f)), Step::ChooseClone { .. }));
     let mut f = without_a_stream();
     (f.archive, f.data.archive) = (true, true);
+    f.now_ns += 3_600_000_000_000;
     f.worked.waiting_since_ns.insert(Wait::Streaming, f.now_ns - 3_600_000_000_000);
     f.worked.upstream = gone(&f);
     f.worked.replayed = Some((Lsn(500), f.now_ns - 60_000_000_000));
