@@ -127,7 +127,8 @@ impl Deployment {
 
     /// The region of the leader.
     pub async fn leader(&self) -> Result<String> {
-        let status = self.status().await?;
+        // Of the group, which may have no cluster yet.
+        let status = Status::new(self.ctl(&["status"]).await?);
         status.leader_region().map(str::to_owned).context("no coordinator leads")
     }
 
