@@ -109,7 +109,7 @@ fn config(members: usize, lease: LeaseTerms) -> ClusterConfig {
             promote_timeout_ms: 2,
             replay_timeout_ms: 1,
             validate_timeout_ms: 1,
-            rejoin_timeout_ms: 1,
+            rejoin_timeout_ms: 2,
             rewind_timeout_ms: 1,
             sync_lag_bytes_max: 0,
             sync_window_ms: 1,
