@@ -108,7 +108,7 @@ async fn a_policy_changes_while_the_cluster_runs_and_differs_from_the_files() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_member_is_added_promoted_and_another_one_removed() {
+async fn a_member_is_added_and_another_one_removed() {
     let group = Group::start().await;
     let (m1, m2) = (Handle::start("m1", 1, group.urls()), Handle::start("m2", 2, group.urls()));
     let follower = group.follower().await;
@@ -127,12 +127,8 @@ async fn a_member_is_added_promoted_and_another_one_removed() {
         m2.lock().refused.iter().any(told).then_some(())
     })
     .await;
-    m1.lock().silent = true;
-    group
-        .until(follower, "m3 is primary", |c| c.primary.as_deref() == Some("m3") && c.operation.is_none())
-        .await;
     assert_eq!((m2.directives("prepare"), m2.directives("promote")), (0, 0), "a removed member is not asked");
-    drop((m2, m3));
+    drop((m1, m2, m3));
     group.stop().await;
 }
 
@@ -198,7 +194,7 @@ async fn coordinators(group: &Group, id: u64) -> CoordinatorsReply {
 
 async fn change(group: &Group, at: u64, change: GroupChange) -> Result<ChangeReply, tonic::Status> {
     let request = ChangeCoordinatorsRequest {
-        request_id: format!("{change:?}"),
+        request_id: format!("{change:?}").replace(|c: char| !c.is_ascii_alphanumeric(), ""),
         change: Some(change),
         consent: false,
         reason: "a test".into(),
