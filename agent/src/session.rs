@@ -142,7 +142,8 @@ async fn one(
 }
 
 /// The policy's interval; before a leader has told it, the configuration's.
-fn heartbeat_interval(app: &App) -> Duration {
+/// The policy's, once it was told; the file's before.
+pub(crate) fn heartbeat_interval(app: &App) -> Duration {
     let told = app.view().and_then(|view| view.heartbeat_interval_ms).filter(|ms| *ms > 0);
     told.map_or(app.config.heartbeat_interval, Duration::from_millis)
 }
@@ -197,6 +198,7 @@ fn acknowledged(app: &Arc<App>, session: &mut Session, ack: &Acknowledgement, me
     let (action, stamp) = session.acknowledged(ack, me, now_ns);
     if let Some(stamp_ns) = stamp {
         app.counters.acknowledged(now_ns.saturating_sub(stamp_ns) / 1000);
+        app.promises.answered(&ack.lease);
         if let Some(view) = &ack.view {
             *app.view.lock().expect("no panic while held") = Some(view.clone());
             promise::adopt(app, view);

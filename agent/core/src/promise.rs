@@ -41,8 +41,8 @@ pub struct Holder<'a> {
     pub now_ns: u64,
     /// Epoch and deadline of the live lease.
     pub lease: Option<(Epoch, u64)>,
-    /// When a coordinator granted last, CLOCK_BOOTTIME ns.
-    pub granted_ns: Option<u64>,
+    /// When a leader answered last, CLOCK_BOOTTIME ns: a refusal is an answer too.
+    pub answered_ns: Option<u64>,
     /// Between two heartbeats, ms.
     pub heartbeat_interval_ms: u64,
     /// A promiser has said that this epoch has ended.
@@ -72,7 +72,7 @@ pub enum Asking {
 /// Silence of the coordinators counts after this many heartbeat intervals.
 const SILENT_INTERVALS: u64 = 2;
 
-/// Decides whether a primary asks now. It asks when no coordinator grants any more and the lease has less than three quarters of a
+/// Decides whether a primary asks now. It asks when no leader answers any more and the lease has less than three quarters of a
 /// promise left: asked earlier, a promise would extend nothing; later, one lost answer would end the lease.
 pub fn asking(holder: &Holder<'_>) -> Asking {
     let Some((epoch, deadline_ns)) = holder.lease else { return Asking::No };
@@ -81,8 +81,8 @@ pub fn asking(holder: &Holder<'_>) -> Asking {
     };
     let duration_ns = list.view.terms.ttl_ms.saturating_mul(1_000_000);
     let silent_ns = holder.heartbeat_interval_ms.saturating_mul(SILENT_INTERVALS * 1_000_000);
-    let granted = holder.granted_ns.is_some_and(|at_ns| holder.now_ns.saturating_sub(at_ns) < silent_ns);
-    if duration_ns == 0 || granted || deadline_ns.saturating_sub(holder.now_ns) > duration_ns / 4 * 3 {
+    let answered = holder.answered_ns.is_some_and(|at_ns| holder.now_ns.saturating_sub(at_ns) < silent_ns);
+    if duration_ns == 0 || answered || deadline_ns.saturating_sub(holder.now_ns) > duration_ns / 4 * 3 {
         return Asking::No;
     }
     if list.epoch != epoch {
@@ -141,6 +141,8 @@ pub struct Promiser<'a> {
     pub caller: Option<&'a MemberName>,
     /// The cluster as last heard from a coordinator.
     pub view: Option<&'a ClusterView>,
+    /// A leader's last answer was that it does not know this cluster or member.
+    pub unknown: bool,
     /// The highest epoch that any local file knows.
     pub seen: Epoch,
     /// The guard's mark.
@@ -171,6 +173,14 @@ pub fn promise(request: &Request, promiser: &Promiser<'_>) -> Result<u64, Refusa
     }
     if let Some(caller) = promiser.caller.filter(|caller| **caller != request.member) {
         return no(format!("{caller} asks in the name of {}", request.member));
+    }
+    // Interleaving: the cluster was forgotten and its name is used again, while its primary hears no coordinator; what it is
+    // promised now would outlast every bound that anybody waits for.
+    if promiser.unknown {
+        return no(format!(
+            "the coordinators do not know {} of cluster {}",
+            promiser.member, promiser.cluster
+        ));
     }
     if request.terms.ttl_ms == 0 {
         return no("a promise of 0 ms is none".into());
@@ -236,7 +246,7 @@ mod tests {
             member: &a,
             now_ns: 100 * S,
             lease: Some((Epoch(4), 105 * S)),
-            granted_ns: Some(90 * S),
+            answered_ns: Some(90 * S),
             heartbeat_interval_ms: 1_000,
             ended: None,
             list: Some(&all),
@@ -244,7 +254,7 @@ mod tests {
         let members = vec![(name("b"), "b:1".to_owned()), (name("c"), "c:1".to_owned())];
         assert_eq!(asking(&holder), Asking::Ask { epoch: Epoch(4), members, terms: TERMS });
         // Granted a moment ago; enough left; no lease; promises off.
-        assert_eq!(asking(&Holder { granted_ns: Some(99 * S), ..holder.clone() }), Asking::No);
+        assert_eq!(asking(&Holder { answered_ns: Some(99 * S), ..holder.clone() }), Asking::No);
         assert_eq!(asking(&Holder { lease: Some((Epoch(4), 107 * S)), ..holder.clone() }), Asking::No);
         assert_eq!(asking(&Holder { lease: None, ..holder.clone() }), Asking::No);
         let mut off = all.clone();
@@ -301,6 +311,7 @@ mod tests {
             member: &b,
             caller: Some(&request.member),
             view: Some(&view),
+            unknown: false,
             seen: Epoch(4),
             fenced_through: Epoch(3),
             promises_closed: Epoch(3),
@@ -318,6 +329,7 @@ mod tests {
             (Promiser { promises_closed: Epoch(4), ..good.clone() }, true, "closed through 4"),
             (Promiser { seen: Epoch(6), ..good.clone() }, true, "epoch 6 has been heard of, epoch 4 asks"),
             (Promiser { view: Some(&newer), ..good.clone() }, true, "epoch 5"),
+            (Promiser { unknown: true, ..good.clone() }, false, "do not know b of cluster gravl"),
             (Promiser { caller: Some(&c), ..good.clone() }, false, "c asks in the name of a"),
             (Promiser { member: &c, ..good.clone() }, false, "this is c of cluster gravl, asked was b"),
         ] {

@@ -186,7 +186,8 @@ pub struct Config {
     pub port: u16,
     /// File with the password of the role `regent`.
     pub replication_password_file: PathBuf,
-    /// What replication, rewinds and clones demand of the connection to another member: libpq's `sslmode`.
+    /// What replication, rewinds and clones demand of the connection to another member: libpq's `sslmode`. The agent's own SQL is not
+    /// covered (`postgres::connect::remote`).
     #[serde(default)]
     pub replication_sslmode: SslMode,
     /// libpq's `sslrootcert` for them: a file, `system`, or empty for libpq's default.

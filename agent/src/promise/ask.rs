@@ -12,7 +12,7 @@ use super::Extended;
 use crate::{
     app::App,
     clock::{boottime_ns, ms},
-    observer, transport,
+    observer, session, transport,
 };
 
 /// Between two looks at the lease.
@@ -60,14 +60,14 @@ fn decide(app: &App) -> Asking {
         status.and_then(|status| Some((Epoch(status.lease_epoch?), status.lease_deadline_ns?)))
     };
     let now_ns = boottime_ns();
-    let granted_ns = app.promises.granted_ns.load(SeqCst);
+    let answered_ns = app.promises.answered_ns.load(SeqCst);
     let list = app.promises.list();
     asking(&Holder {
         member: &app.config.member,
         now_ns,
         lease: lease.filter(|(_, deadline_ns)| *deadline_ns > now_ns),
-        granted_ns: Some(granted_ns).filter(|at_ns| *at_ns > 0),
-        heartbeat_interval_ms: ms(app.config.heartbeat_interval),
+        answered_ns: Some(answered_ns).filter(|at_ns| *at_ns > 0),
+        heartbeat_interval_ms: ms(session::heartbeat_interval(app)),
         ended: *app.promises.ended.lock().expect("no panic while held"),
         list: list.as_ref(),
     })
@@ -100,6 +100,8 @@ async fn round(
         answer.map_err(|error| error.to_string())??;
     }
     let deadline_ns = promised_deadline_ns(sent_ns, terms);
+    // Before it may be in force.
+    app.promises.promised_until_ns.fetch_max(deadline_ns, SeqCst);
     let extend = Request::Extend { epoch: epoch.0, instance, deadline_ns };
     app.guard.ask(&extend, GUARD_LIMIT).await.map_err(|error| error.to_string())?;
     let first = {

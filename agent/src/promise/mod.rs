@@ -11,7 +11,7 @@ use std::sync::{
 };
 
 use regent_agent_core::promise::PromiseList;
-use regent_types::{Epoch, MemberName, PromiseFacts, PromisedLease};
+use regent_types::{Epoch, LeaseDecision, LeaseRefusal, MemberName, PromiseFacts, PromisedLease};
 
 pub use ask::run as ask;
 pub use list::adopt;
@@ -32,9 +32,13 @@ struct Extended {
 pub struct Promises {
     list: Mutex<Option<PromiseList>>,
     adopting: AtomicBool,
-    /// When a coordinator granted last, CLOCK_BOOTTIME ns; 0 for never in this run.
-    granted_ns: AtomicU64,
+    /// When a leader answered last, CLOCK_BOOTTIME ns; 0 for never in this run.
+    answered_ns: AtomicU64,
+    /// Its answer was that it does not know this cluster or member.
+    unknown: AtomicBool,
     extended: Mutex<Option<Extended>>,
+    /// The latest deadline that promises gave, CLOCK_BOOTTIME ns; never falls.
+    promised_until_ns: AtomicU64,
     /// A promiser has said that this epoch has ended.
     ended: Mutex<Option<Epoch>>,
 }
@@ -45,10 +49,27 @@ impl Promises {
         Self { list: Mutex::new(list::read(state_dir)), ..Self::default() }
     }
 
+    /// A leader has answered a heartbeat, with a lease or a refusal.
+    pub fn answered(&self, lease: &LeaseDecision) {
+        self.answered_ns.store(boottime_ns(), SeqCst);
+        let unknown = matches!(
+            lease,
+            LeaseDecision::Refused(LeaseRefusal::Unknown { .. } | LeaseRefusal::Removed { .. })
+        );
+        self.unknown.store(unknown, SeqCst);
+    }
+
     /// A coordinator has granted the lease.
     pub fn granted(&self) {
-        self.granted_ns.store(boottime_ns(), SeqCst);
         *self.extended.lock().expect("no panic while held") = None;
+    }
+
+    /// Whether no promise by an earlier list lasts longer than one by this list would. Interleaving: by the earlier one a
+    /// promise of 270 s was given; the policy is shortened to 60 s and a member added; named at once, the new list would have
+    /// that member promoted when the shorter lease is over.
+    fn covers(&self, list: &PromiseList, now_ns: u64) -> bool {
+        let own_ns = list.view.terms.ttl_ms.saturating_mul(1_000_000);
+        self.promised_until_ns.load(SeqCst) <= now_ns.saturating_add(own_ns)
     }
 
     fn list(&self) -> Option<PromiseList> {
@@ -60,7 +81,7 @@ impl Promises {
         let extended = self.extended.lock().expect("no panic while held").clone();
         let now_ns = boottime_ns();
         PromiseFacts {
-            list: self.list().map(|list| (list.epoch, list.view.version)),
+            list: self.list().filter(|list| self.covers(list, now_ns)).map(|l| (l.epoch, l.view.version)),
             extended: extended.filter(|one| lease_deadline_ns == Some(one.deadline_ns)).and_then(|one| {
                 let left_ns = one.deadline_ns.checked_sub(now_ns)?;
                 Some(PromisedLease { epoch: one.epoch, by: one.by, remaining_ms: left_ns / 1_000_000 })

@@ -1,6 +1,9 @@
 //! The promiser's side: a gRPC listener for the agents of the same cluster. A promise leaves after the guard has it on disk.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, atomic::Ordering::SeqCst},
+    time::Duration,
+};
 
 use anyhow::Context;
 use regent_agent_core::promise::{Promiser, Refusal, Request as Asked, promise};
@@ -111,6 +114,7 @@ async fn give(app: &App, asked: &Asked, caller: Option<&MemberName>) -> Result<u
             member: &app.config.member,
             caller,
             view: view.as_ref(),
+            unknown: app.promises.unknown.load(SeqCst),
             seen: app.state.get().highest_epoch.max(Epoch(status.highest_epoch)),
             fenced_through: Epoch(status.fenced_through),
             promises_closed: Epoch(status.promises_closed),

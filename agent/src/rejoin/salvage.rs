@@ -6,7 +6,7 @@ use std::{
     fs::{self, File},
     io,
     os::unix::fs::PermissionsExt,
-    path::{Path, PathBuf},
+    path::Path,
     time::SystemTime,
 };
 
@@ -159,7 +159,7 @@ fn copy_tree(from: &Path, to: &Path) -> io::Result<()> {
             copy_tree(&source, &target)?;
         } else if meta.is_file() {
             // Shares blocks where the file system can.
-            fs::copy(&source, &target)?;
+            copy_file(&source, &target)?;
         }
     }
     File::open(to)?.sync_all()
@@ -216,7 +216,8 @@ fn segments_from(pg_wal: &Path, first: &str) -> io::Result<Vec<String>> {
     Ok(names)
 }
 
-fn copy_file(from: &Path, to: &PathBuf) -> io::Result<u64> {
+/// On disk when it returns: pg_rewind overwrites the source next.
+fn copy_file(from: &Path, to: &Path) -> io::Result<u64> {
     let bytes = fs::copy(from, to)?;
     File::open(to)?.sync_all()?;
     Ok(bytes)

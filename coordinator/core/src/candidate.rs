@@ -370,7 +370,23 @@ fn check_old_primary(choice: &Choice<'_>, report: &CandidateReport) -> Result<()
     if report.lineage < expected {
         return Err(other("lineage", format!("epoch {}", report.lineage), format!("epoch {expected}")));
     }
+    // Interleaving: the old primary is fenced, the target is appointed, its answer is lost, and it runs on by promises, the
+    // old primary's among them. Its lease expires, and the way back must not be taken beside it; a later fence would even
+    // void what was promised to it.
+    if report.member != choice.from.member {
+        check_against_promises(choice, report)?;
+    }
     Ok(())
+}
+
+/// After an expiry: the fenced primary asked this member, and nothing is promised to it any more.
+fn check_against_promises(choice: &Choice<'_>, report: &CandidateReport) -> Result<(), VerdictReason> {
+    if choice.cluster.promises_void() {
+        return Ok(());
+    }
+    let known = choice.cluster.membership.knows(&choice.from.member, &report.member);
+    known.map_err(VerdictReason::NotInList)?;
+    check_promises(choice, report)
 }
 
 fn check_standby(choice: &Choice<'_>, report: &CandidateReport) -> Result<(), VerdictReason> {
@@ -396,13 +412,7 @@ fn check_standby(choice: &Choice<'_>, report: &CandidateReport) -> Result<(), Ve
     if report.timeline != Some(timeline) {
         return Err(other("timeline", or_unknown(report.timeline), timeline.to_string()));
     }
-    if !choice.cluster.promises_void() {
-        let known = choice.cluster.membership.knows(&choice.from.member, &report.member);
-        known.map_err(VerdictReason::NotInList)?;
-    }
-    if !choice.cluster.promises_void() {
-        check_promises(choice, report)?;
-    }
+    check_against_promises(choice, report)?;
     let received = report.received_lsn.ok_or(VerdictReason::NoLsn)?;
     // A planned move has judged it by the shutdown checkpoint already, and lost nothing.
     if choice.consent == Some(&report.member) || choice.handover.is_some() {

@@ -7,7 +7,7 @@
 //!
 //! Interleaving that it prevents: M is added while the quorum lives; the primary has not heard of it, loses every
 //! coordinator, and runs on by the promise of Q alone; the quorum returns, its bound passes, and M, who promised nothing, is
-//! promoted. Test: `an_added_member_waits_for_the_primarys_acknowledgement`.
+//! promoted. Test: the golden scenario `61-members.txt`.
 //!
 //! Why an acknowledgement is taken from a *granted* heartbeat only ([`crate::LeaseTable`]): what the primary ran on by before it had
 //! the new list ends within one promise of that heartbeat's sending, and a promise is no longer than a lease, so the bound that

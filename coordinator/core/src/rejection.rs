@@ -252,6 +252,17 @@ pub enum Rejection {
         /// How long its lease may be valid, ms.
         needed_ms: u64,
     },
+    /// Silence is no proof while the other members can promise.
+    #[error(
+        "the primary {primary} of {cluster} is silent, and may run on by the promises of the other members: fail over or stop it \
+         first, or consent to its loss"
+    )]
+    MayRunOnPromises {
+        /// The cluster.
+        cluster: ClusterName,
+        /// Its primary.
+        primary: MemberName,
+    },
     /// A lease of the forgotten cluster may be valid.
     #[error(
         "{cluster} was forgotten at epoch {epoch}, and a lease of it may be valid: try again when a leader has led for \

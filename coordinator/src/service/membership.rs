@@ -277,7 +277,9 @@ impl Operators {
             primary.map(|member| inner.detector.silence_ms(now_ns, &cluster, member))
         };
         let notes = vec![
-            "its members get no lease any more; a primary that lives stops when its lease ends".to_owned(),
+            "its members get no lease any more; a primary that lives stops when its lease ends, and one that hears no coordinator "
+                .to_owned()
+                + "when no promise of the others extends it any more",
             "its data directories and its DNS records at outside providers are left as they are".to_owned(),
         ];
         let request = GroupRequest {
@@ -322,7 +324,7 @@ impl Operators {
 }
 
 /// What the agents' include file sets (agent/src/postgres/conf.rs).
-const MANAGED_SETTINGS: [&str; 15] = [
+const MANAGED_SETTINGS: [&str; 16] = [
     "listen_addresses",
     "port",
     "unix_socket_directories",
@@ -338,4 +340,5 @@ const MANAGED_SETTINGS: [&str; 15] = [
     "wal_retrieve_retry_interval",
     "primary_conninfo",
     "primary_slot_name",
+    "restore_command",
 ];

@@ -97,6 +97,9 @@ fn obtain_lease(ask: &Ask, grant: Option<&Grant>, facts: &Facts, limits: &Limits
 }
 
 fn promote_standby(ask: &Ask, facts: &Facts, limits: &Limits) -> Next {
+    // Once begun, the server may have been told, and may follow late: what is overdue then is not known to have failed.
+    let begun = facts.agent.promoting.as_ref().is_some_and(|p| p.epoch == ask.epoch);
+    let over = if begun { Next::Unknown } else { Next::Refuse };
     if facts.data.upstream.is_some() {
         // Streaming on from an upstream while promoting could add WAL that was not counted when this member was chosen.
         return Next::Step(Step::Detach);
@@ -106,7 +109,7 @@ fn promote_standby(ask: &Ask, facts: &Facts, limits: &Limits) -> Next {
     }
     let Some(server) = &facts.server else {
         let why = "the standby does not accept connections";
-        return wait_or(facts, Wait::Accepting, limits.server_ms, why, Next::Refuse);
+        return wait_or(facts, Wait::Accepting, limits.server_ms, why, over);
     };
     if server.replay_paused {
         return Next::Step(Step::ResumeReplay);
@@ -121,7 +124,7 @@ fn promote_standby(ask: &Ask, facts: &Facts, limits: &Limits) -> Next {
             server.replayed.unwrap_or(Lsn(0)),
             server.lsn.unwrap_or(Lsn(0))
         );
-        return wait_or(facts, Wait::Replay, ask.replay_timeout_ms, &why, Next::Refuse);
+        return wait_or(facts, Wait::Replay, ask.replay_timeout_ms, &why, over);
     }
     let Some(from_timeline) = server.timeline.or(facts.data.timeline) else {
         return Next::Refuse("the timeline of the standby is not known".into());

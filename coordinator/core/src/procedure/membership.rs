@@ -120,14 +120,28 @@ pub(crate) fn forget(
 ) -> Result<(), Rejection> {
     let cluster = super::cluster(state, name)?;
     super::check_epoch(cluster, expected_epoch)?;
-    if let Some(appointment) = cluster.leasable().filter(|_| !consent) {
+    // Fenced is not enough: the proof may still be awaited, or be an expiry that a promise outlasts.
+    let promises = cluster.config.policy.promise_ms > 0;
+    let unproved = cluster.appointment.as_ref().filter(|_| !cluster.promises_void());
+    if let Some(appointment) = unproved.filter(|_| !consent) {
         let needed_ms = cluster.lease_bound_ns().div_ceil(1_000_000);
         let silent_ms = primary_silent_ms.unwrap_or(0);
         if silent_ms < needed_ms {
             let (cluster, primary) = (name.clone(), appointment.member.clone());
             return Err(Rejection::LivePrimary { cluster, primary, silent_ms, needed_ms });
         }
+        let others = cluster.config.members.iter().any(|(m, c)| c.promotable && *m != appointment.member);
+        if others && promises {
+            let (cluster, primary) = (name.clone(), appointment.member.clone());
+            return Err(Rejection::MayRunOnPromises { cluster, primary });
+        }
     }
+    let exception = match unproved.filter(|_| consent) {
+        Some(appointment) => {
+            format!("EXCEPTION TO PROMISE 1: {} is taken for fenced by consent; ", appointment.member)
+        }
+        None => String::new(),
+    };
     let by = format!("{}: {}", request.actor, request.reason);
     let flight = cluster.lease_in_flight.map(|flight| flight.terms);
     let terms = flight.into_iter().chain([cluster.config.policy.lease]).max_by_key(|terms| terms.bound_ns());
@@ -140,7 +154,7 @@ pub(crate) fn forget(
         wall_ms: change.wall_ms,
     };
     let cluster = state.clusters.remove(name).expect("found above");
-    let text = format!("cluster {name} is forgotten at epoch {} ({by})", cluster.epoch);
+    let text = format!("{exception}cluster {name} is forgotten at epoch {} ({by})", cluster.epoch);
     change.event(&cluster, EventKind::ClusterForgotten, "configuration", None, text);
     state.forgotten.insert(name.clone(), forgotten);
     Ok(())

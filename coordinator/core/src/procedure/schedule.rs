@@ -88,7 +88,8 @@ pub(crate) fn due(
         return Ok(());
     }
     let wanted = scheduled.to.as_ref().map_or(guards::Wanted::Any, guards::Wanted::Member);
-    let target = precedence::check(cluster, Proposed::PlannedMove)
+    let target = check_automatic(cluster)
+        .and_then(|()| precedence::check(cluster, Proposed::PlannedMove))
         .and_then(|()| guards::target(cluster, readiness, &wanted));
     let target = match target {
         Ok(target) => target,

@@ -36,7 +36,7 @@ use super::{
     declare::{declared, supersede},
     failover, guards,
     precedence::{self, Proposed, Running},
-    running,
+    restraint, running,
     steps::{self, Start, add_effect, enter, finish},
 };
 use crate::{
@@ -168,6 +168,9 @@ pub(crate) fn checkpointed(
         stop_before_fence(cluster, change, &format!("guard streaming ({target}): {no}"));
         return Ok(());
     }
+    // A failover that has to take over counts what it may lose from here, not from before the checkpoint.
+    let known = &mut running(cluster).evidence.primary_lsn;
+    *known = (*known).max(Some(evidence.write_lsn));
     let text = format!("checkpoint at {} in {} ms", evidence.write_lsn, evidence.elapsed_ms);
     change.event(cluster, EventKind::Checkpointed, "8 checkpoint", Some(&from.member), text.clone());
     enter(running(cluster), change, Step::Fence, text);
@@ -176,12 +179,15 @@ pub(crate) fn checkpointed(
         format!("epoch {} ({}, instance {}) gets no lease any more", from.epoch, from.member, from.instance);
     change.event(cluster, EventKind::FenceDecided, "5.4 FenceDecided", Some(&from.member), said);
     let timeout_ms = cluster.config.policy.switchover_timeout_ms;
+    // The shutdown must not outlast what is left of the lease: killed by its end, a healthy primary could not say that it was
+    // shut down, and the expiry would turn the move into a failover. The mistake is a rollback.
+    let grace_ms = timeout_ms.min(cluster.config.policy.lease.ttl_ms / 2);
     let kind = EffectKind::Handover {
         epoch: from.epoch,
         member: from.member.clone(),
         instance: from.instance,
         boot: from.boot.clone(),
-        grace_ms: timeout_ms,
+        grace_ms,
         target,
         timeout_ms,
         candidates: failover::candidates(cluster, &from.member),
@@ -259,6 +265,9 @@ pub(crate) fn becomes_failover(cluster: &mut Cluster, change: &mut Change, reaso
         evidence,
     };
     take_over(cluster, change, start, reason);
+    if old.actor == "regent" {
+        restraint::begin_cooldown(cluster, change);
+    }
     let member = cluster.appointment.as_ref().map(|appointment| appointment.member.clone());
     if let Some(member) = member {
         declared(cluster, change, &member);

@@ -1,6 +1,6 @@
 //! *Choose*: who is named after the proof, who is the way back, and what a rejoining member is told of the history.
 
-use regent_core::{Body, Effect, EffectKind, Step, Trigger, VerdictReason};
+use regent_core::{Body, Effect, EffectKind, FenceProof, Step, Trigger, VerdictReason};
 use regent_types::{Directive, Epoch, Lsn, Outcome};
 
 use super::{
@@ -27,6 +27,38 @@ fn an_outstanding_promise_forbids_promotion_after_expiry() {
     assert_eq!(step(&world), Some(Step::Choose));
     world.applied("collect");
     assert_eq!(step(&world), Some(Step::Promote));
+}
+
+/// A target whose answer is lost may run on by the old primary's promise. Seen to fail (the old primary is appointed beside
+/// it) without the comparison in `check_old_primary`.
+#[test]
+fn a_promise_to_the_failed_target_forbids_the_way_back() {
+    let mut world = World::healthy(&["a", "b"]);
+    failover(&mut world, None).unwrap();
+    world.applied("fence");
+    assert_eq!(world.cluster("gravl").appointment.as_ref().unwrap().member, member_name("b"));
+    world.member("gravl", "b").silent = true;
+    for _ in 0..600 {
+        world.second();
+        if world.pending("gravl", "fence").is_some() {
+            break;
+        }
+    }
+    world.run(60);
+    let effect = world.effect("fence");
+    let Some(Body::FenceProven { key, proof, .. }) = world.answer(&effect) else { panic!("no proof") };
+    assert!(matches!(proof, FenceProof::LeaseExpired { .. }), "{proof:?}");
+    let now_ns = world.now_ns;
+    let mut report = world.member("gravl", "a").prepare(Epoch(2), now_ns);
+    report.promises_closed = Epoch(1);
+    world.propose(Body::FenceProven { key, proof, candidates: vec![report.clone()] }).unwrap();
+    let expected = VerdictReason::PromiseOutstanding { closed: Epoch(1), fenced: Epoch(2), left_ms: None };
+    assert_eq!(verdict(&world, "a"), expected);
+    report.promises_closed = Epoch(2);
+    let key = world.effect("collect").key;
+    let candidates = vec![report];
+    world.propose(Body::CandidatesReported { key, acknowledged: None, candidates }).unwrap();
+    assert_eq!(world.cluster("gravl").appointment.as_ref().unwrap().member, member_name("a"));
 }
 
 /// An operator's choice that dies must not leave the cluster without a primary: the old one is the way back. Seen to fail

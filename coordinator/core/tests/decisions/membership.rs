@@ -1,6 +1,6 @@
 //! Commands about the whole group, and what must hold around a change of the lease terms.
 
-use regent_core::{Body, GroupNews, GroupRequest, GroupRequestKind, RequestKind};
+use regent_core::{Body, GroupNews, GroupRequest, GroupRequestKind, Rejection, RequestKind};
 use regent_types::{CoordinatorId, Epoch, Region, RequestId, SystemId};
 
 use super::world::{SECOND_NS, World, cluster_name, config};
@@ -126,4 +126,29 @@ fn the_terms_before_a_change_are_forgotten_when_their_leases_have_ended() {
     world.run(4);
     assert_eq!(world.cluster("gravl").lease_in_flight, None);
     assert_eq!(world.cluster("gravl").operation, None, "a change of the terms is no trouble");
+}
+
+/// A silent primary may run on by the others' promises for as long as they like. Seen to fail with silence alone as the
+/// condition.
+#[test]
+fn a_cluster_whose_primary_may_run_on_by_promises_is_forgotten_by_consent_only() {
+    let mut gravl = config("gravl", &["a", "b"]);
+    gravl.policy.promise_ms = gravl.policy.lease.ttl_ms;
+    let mut world = World::healthy_with(vec![gravl]);
+    let epoch = world.cluster("gravl").epoch;
+    let forget = |world: &mut World, id: &str, consent: bool| {
+        let kind = GroupRequestKind::ForgetCluster {
+            cluster: cluster_name("gravl"),
+            expected_epoch: epoch,
+            primary_silent_ms: Some(3_600_000),
+            consent,
+        };
+        let request_id = RequestId::new(id).unwrap();
+        let request = GroupRequest { actor: "alice".into(), reason: "because".into(), request_id, kind };
+        world.propose(Body::Group(request))
+    };
+    let refused = forget(&mut world, "f1", false);
+    assert!(matches!(refused, Err(Rejection::MayRunOnPromises { .. })), "{refused:?}");
+    let applied = forget(&mut world, "f2", true).unwrap();
+    assert!(applied.events[0].text.contains("EXCEPTION TO PROMISE 1"), "{:?}", applied.events);
 }
