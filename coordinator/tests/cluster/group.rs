@@ -253,6 +253,20 @@ impl Group {
             .for_each(|(_, link)| link.cut(cut));
     }
 
+    /// Waits until the other nodes know from the leader where the WAL of m1 stood: without that, the one that takes over
+    /// waits for consent to a loss that it cannot bound (docs/loss.md).
+    pub async fn until_told(&self, leader: u64) {
+        eventually("the followers know the primary's position", || async {
+            let others = self.nodes.iter().filter(|(id, _)| **id != leader);
+            let told = others.into_iter().all(|(_, running)| {
+                let heard = running.node.heard.inherited(running.node.clock.now_ns());
+                heard.iter().any(|age| age.member.as_str() == "m1" && age.position.is_some())
+            });
+            told.then_some(())
+        })
+        .await;
+    }
+
     pub fn url(&self, id: u64) -> String {
         format!("http://127.0.0.1:{}", self.ports[&id].grpc)
     }

@@ -52,6 +52,7 @@ async fn a_leader_in_the_minority_grants_nothing() {
     let m1 = Handle::start("m1", 1, vec![group.url(leader)]);
     let m2 = Handle::start("m2", 2, group.urls());
     group.until_in_sync(leader).await;
+    group.until_told(leader).await;
     group.isolate(leader, true);
     let cut = Instant::now();
     let successor = group.leader_except(leader).await;
