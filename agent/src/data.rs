@@ -2,6 +2,7 @@
 
 use std::{
     fs, io,
+    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
 };
 
@@ -122,6 +123,28 @@ pub fn put_in_place(fresh: &Path, data_dir: &Path, aside: &Path) -> io::Result<(
     crate::durable::sync_parent(data_dir)
 }
 
+/// Where the member's own configuration is: `data_dir`, or the folder that it was moved to last by a clone that died before
+/// the new directory had taken its place. Without this the next clone would run with the upstream's configuration.
+pub fn last_kept(data_dir: &Path) -> io::Result<PathBuf> {
+    if fs::read_dir(data_dir).is_ok_and(|mut entries| entries.next().is_some()) {
+        return Ok(data_dir.to_owned());
+    }
+    let (kept, old) = (beside(data_dir, "kept-"), beside(data_dir, "old"));
+    let kept = kept.file_name().unwrap_or_default().as_encoded_bytes().to_vec();
+    let mut found = Vec::new();
+    for entry in
+        data_dir.parent().into_iter().map(fs::read_dir).collect::<Result<Vec<_>, _>>()?.into_iter().flatten()
+    {
+        let path = entry?.path();
+        let name = path.file_name().unwrap_or_default().as_encoded_bytes();
+        if name.starts_with(&kept) || path == old {
+            // Renaming a directory changes its ctime: the newest is the one that was moved last.
+            found.push((fs::metadata(&path)?.ctime(), path));
+        }
+    }
+    Ok(found.into_iter().max().map_or_else(|| data_dir.to_owned(), |(_, path)| path))
+}
+
 /// Moves `data_dir` to `aside`, durably, unless there is nothing in it.
 pub fn set_aside(data_dir: &Path, aside: &Path) -> io::Result<()> {
     let occupied = fs::read_dir(data_dir).is_ok_and(|mut entries| entries.next().is_some());
@@ -130,4 +153,27 @@ pub fn set_aside(data_dir: &Path, aside: &Path) -> io::Result<()> {
     }
     fs::rename(data_dir, aside)?;
     crate::durable::sync_parent(data_dir)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_configuration_of_a_clone_that_died_is_found_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let data = folder.path().join("data");
+        assert_eq!(last_kept(&data).unwrap(), data, "nothing is there at all");
+        fs::create_dir(&data).unwrap();
+        fs::write(data.join("postgresql.conf"), "port = 1").unwrap();
+        assert_eq!(last_kept(&data).unwrap(), data);
+        // Died between the two renames.
+        let aside = beside(&data, "kept-20260101T000000Z");
+        set_aside(&data, &aside).unwrap();
+        assert_eq!(last_kept(&data).unwrap(), aside);
+        fs::create_dir(&data).unwrap();
+        assert_eq!(last_kept(&data).unwrap(), aside, "an empty directory has no configuration");
+        fs::write(data.join("postgresql.conf"), "port = 2").unwrap();
+        assert_eq!(last_kept(&data).unwrap(), data);
+    }
 }

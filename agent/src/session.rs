@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use regent_agent_core::{AckAction, Identity, Session, SessionTimes};
+use regent_agent_core::{AckAction, Ending, Identity, Session, SessionTimes};
 use regent_proto::{FromAgent, FromCoordinator, Hello, PROTOCOL_VERSION, v1};
 use regent_types::{Acknowledgement, Epoch, Heartbeat, InstanceId, LeaseDecision, LeaseRefusal};
 use tokio::{
@@ -26,6 +26,8 @@ use crate::{
 
 /// Longest time for a clean shutdown when a refusal, not a directive, fences: the running lease bounds it anyway.
 const REFUSED_GRACE_MS: u64 = 5_000;
+/// Between two looks whether the first coordinator is back.
+const NEARER_INTERVAL: Duration = Duration::from_secs(10);
 const QUEUE: usize = 32;
 const MESSAGE_BYTES_MAX: usize = 1 << 20;
 
@@ -42,10 +44,7 @@ pub async fn run(app: Arc<App>, executor: Arc<Executor>) {
     loop {
         let url = app.config.coordinators[session.coordinator()].clone();
         session.begin(boottime_ns());
-        let reason = match one(&app, &executor, &mut session, &url).await {
-            Ok(never) => match never {},
-            Err(reason) => reason,
-        };
+        let Err(End { ending, reason }) = one(&app, &executor, &mut session, &url).await;
         let said = format!("{url}: {reason}");
         if said == last_said {
             tracing::debug!(coordinator = %url, %reason, "session ended");
@@ -54,18 +53,50 @@ pub async fn run(app: Arc<App>, executor: Arc<Executor>) {
         }
         last_said = said;
         app.counters.sessions_lost.fetch_add(1, Relaxed);
-        sleep(Duration::from_millis(session.lost())).await;
+        sleep(Duration::from_millis(session.lost(ending))).await;
     }
 }
 
 enum Never {}
+
+/// How a session ended, and why.
+struct End {
+    ending: Ending,
+    reason: String,
+}
+
+impl From<String> for End {
+    fn from(reason: String) -> Self {
+        Self { ending: Ending::Failed, reason }
+    }
+}
+
+impl From<&str> for End {
+    fn from(reason: &str) -> Self {
+        reason.to_owned().into()
+    }
+}
+
+/// Resolves when the first coordinator can be connected to again. It is the nearest; whether it reaches the leader shows when
+/// the session is opened.
+async fn nearer(app: &App, current: usize) {
+    if current == 0 {
+        std::future::pending::<()>().await;
+    }
+    loop {
+        sleep(NEARER_INTERVAL).await;
+        if transport::connect(app, &app.config.coordinators[0]).await.is_ok() {
+            return;
+        }
+    }
+}
 
 async fn one(
     app: &Arc<App>,
     executor: &Arc<Executor>,
     session: &mut Session,
     url: &str,
-) -> Result<Never, String> {
+) -> Result<Never, End> {
     let Some(me) = identity(app) else {
         return Err("the guard has not said yet which instance it is".into());
     };
@@ -96,13 +127,15 @@ async fn one(
     }
     let mut tick = beats(every);
     tick.tick().await;
+    let nearer = nearer(app, session.coordinator());
+    tokio::pin!(nearer);
     loop {
         let left = Duration::from_nanos(session.leave_at_ns().saturating_sub(boottime_ns()));
         tokio::select! {
             _ = tick.tick() => {
                 let now = identity(app).unwrap_or(me);
                 if now.instance != me.instance {
-                    return Err(format!("the guard was restarted: instance {} now", now.instance));
+                    return Err(format!("the guard was restarted: instance {} now", now.instance).into());
                 }
                 beat(app, session, &out, now.instance)?;
                 // The policy may have changed: what is in force counts, not what this file says.
@@ -125,8 +158,12 @@ async fn one(
                     }
                     Ok(FromCoordinator::Unreadable { key, reason }) => executor.refuse(key, &reason),
                     Ok(FromCoordinator::Newer) => tracing::debug!("a message of a newer coordinator passed over"),
-                    Ok(FromCoordinator::Goodbye { reason }) => return Err(format!("goodbye: {reason}")),
-                    Err(error) => return Err(format!("the coordinator sent what cannot be read: {error}")),
+                    Ok(FromCoordinator::Goodbye { reason }) => {
+                        return Err(End { ending: Ending::Goodbye, reason: format!("goodbye: {reason}") });
+                    }
+                    Err(error) => {
+                        return Err(format!("the coordinator sent what cannot be read: {error}").into());
+                    }
                 }
             }
             () = executor.outcome_ready() => {
@@ -135,7 +172,10 @@ async fn one(
                 }
             }
             () = sleep(left) => {
-                return Err(format!("no acknowledgement for {} ms", ms(limit)));
+                return Err(format!("no acknowledgement for {} ms", ms(limit)).into());
+            }
+            () = &mut nearer => {
+                return Err(End { ending: Ending::Nearer, reason: "the first coordinator answers again".into() });
             }
         }
     }

@@ -5,6 +5,7 @@ use std::{
     time::Duration,
 };
 
+use regent_agent_core::NameSeen;
 use regent_types::Epoch;
 
 use crate::{
@@ -17,14 +18,14 @@ use crate::{
 
 const LIMIT: Duration = Duration::from_secs(5);
 
-/// Resolves `name`, connects, writes the marker row and reads it back. The address used and the time, ms.
+/// Resolves `name`, connects, writes the marker row and reads it back.
 pub async fn validate(
     config: &Config,
     name: &str,
     address: &str,
     port: u16,
     epoch: Epoch,
-) -> Result<(String, u64), StepError> {
+) -> Result<NameSeen, StepError> {
     let begun = boottime_ns();
     let found = dns::resolve(&config.dns_servers, name).await.map_err(StepError::Other)?;
     let wanted: Vec<IpAddr> = match address.parse() {
@@ -39,6 +40,7 @@ pub async fn validate(
     }
     let at = SocketAddr::new(*ip, port);
     let connection = remote(config, &ip.to_string(), port, LIMIT).await?;
+    let connected_ms = ms_since(begun);
     let token = format!("{:032x}", rand::random::<u128>());
     // One row, replaced: the table does not grow with each failover. An older epoch never overwrites a newer one.
     let sql = format!(
@@ -56,5 +58,5 @@ pub async fn validate(
             "{at} answers the marker of epoch {read_epoch:?}, epoch {epoch} was written"
         )));
     }
-    Ok((ip.to_string(), ms_since(begun)))
+    Ok(NameSeen { address: ip.to_string(), connected_ms, elapsed_ms: ms_since(begun) })
 }

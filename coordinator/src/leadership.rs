@@ -158,9 +158,15 @@ pub async fn exchange(node: Arc<Node>) {
                 let (reply, now_ns) = (reply.into_inner(), node.clock.now_ns());
                 node.peers.answered(id, levels::news(now_ns, &reply));
                 let heard = reply.heard.into_iter().filter_map(|age| from_proto(age).ok()).collect();
+                let votes = node.raft.membership().voters.contains(&id.0);
                 let mut inner = node.shared.lock();
-                if inner.leadership == Some(current) {
+                if inner.leadership != Some(current) {
+                    return;
+                }
+                if votes {
                     inner.detector.on_relay_report(now_ns, id, heard);
+                } else {
+                    inner.detector.on_learner_report(now_ns, id, heard);
                 }
             });
         }

@@ -209,8 +209,8 @@ pub struct Worked {
     pub waiting_since_ns: BTreeMap<Wait, u64>,
     /// Time spent waiting for replay, ms.
     pub replay_ms: u64,
-    /// `validate` result: address and time, ms.
-    pub validated: Option<(String, u64)>,
+    /// The name's validation.
+    pub validated: Option<NameSeen>,
     /// The checkpoint's result.
     pub checkpointed: Option<regent_types::CheckpointedEvidence>,
     /// Which run of the server was there when the directive began: its start, if one ran. `None` before the first look.
@@ -233,6 +233,17 @@ impl Worked {
             self.replayed = Some((at, now_ns));
         }
     }
+}
+
+/// What a client that knows only the name met.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NameSeen {
+    /// Address that the name resolved to.
+    pub address: String,
+    /// From the first question until a connection was open, ms.
+    pub connected_ms: u64,
+    /// From the first question until the marker row was read back, ms.
+    pub elapsed_ms: u64,
 }
 
 /// A directive at work.

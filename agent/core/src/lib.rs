@@ -23,11 +23,11 @@ pub mod wal;
 
 pub use epoch::{StaleEpoch, check_epoch};
 pub use facts::{
-    AgentView, DataView, Facts, GuardPromise, GuardView, Mark, Promoting, Rejoining, Server, UpstreamWal,
-    WalEnd, Work, Worked,
+    AgentView, DataView, Facts, GuardPromise, GuardView, Mark, NameSeen, Promoting, Rejoining, Server,
+    UpstreamWal, WalEnd, Work, Worked,
 };
 pub use lineage::{Divergence, divergence};
 pub use outcomes::{Admission, OutcomeCache};
 pub use plan::{Limits, Next, Step, Wait, plan};
-pub use session::{AckAction, Identity, Session, SessionTimes};
+pub use session::{AckAction, Ending, Identity, Session, SessionTimes};
 pub use steady::{Steady, steady};

@@ -92,7 +92,8 @@ mod tests {
         let mut cache = OutcomeCache::default();
         assert_eq!(cache.admit(&key(1, 1)), Admission::Start { supersedes: None });
         assert_eq!(cache.admit(&key(1, 1)), Admission::Running);
-        let done = Outcome::Done(Evidence::Validated { address: "a".into(), elapsed_ms: 1 });
+        let done =
+            Outcome::Done(Evidence::Validated { address: "a".into(), elapsed_ms: 1, connected_ms: None });
         cache.finish(&key(1, 1), &done);
         assert_eq!(cache.admit(&key(1, 1)), Admission::Answered(done));
         assert_eq!(cache.admit(&key(1, 2)), Admission::Start { supersedes: None });

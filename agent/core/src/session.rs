@@ -49,6 +49,17 @@ pub enum AckAction {
     Ignored(String),
 }
 
+/// How a session ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ending {
+    /// The coordinator said so: it is there, but the leader has changed or cannot be reached through it.
+    Goodbye,
+    /// An error, or silence.
+    Failed,
+    /// Left for the first one, which answers again.
+    Nearer,
+}
+
 #[derive(Debug, Clone, Copy)]
 struct Sent {
     nonce: u64,
@@ -68,6 +79,8 @@ pub struct Session {
     /// When the last acknowledgement came, or the connection attempt began.
     heard_ns: u64,
     failures: u32,
+    /// The session has had an acknowledgement.
+    acknowledged: bool,
     next_nonce: u64,
     sent: VecDeque<Sent>,
 }
@@ -78,7 +91,8 @@ impl Session {
     pub fn new(times: SessionTimes, coordinators: usize, first: usize, nonce_base: u64) -> Self {
         assert!(coordinators > 0, "the configuration check requires a coordinator");
         let (current, next_nonce) = (first % coordinators, nonce_base);
-        Self { times, coordinators, current, heard_ns: 0, failures: 0, next_nonce, sent: VecDeque::new() }
+        let sent = VecDeque::new();
+        Self { times, coordinators, current, heard_ns: 0, failures: 0, acknowledged: false, next_nonce, sent }
     }
 
     /// Heartbeats leave every `interval_ms` from now on: a coordinator is not left for an answer that cannot be there yet.
@@ -114,10 +128,19 @@ impl Session {
         self.heard_ns.saturating_add(self.times.session_timeout_ms * 1_000_000)
     }
 
-    /// The coordinator is left (error, `Goodbye`, silence): how long to pause before the next, ms. A full round of
-    /// failures pauses longer, so that a cluster without a leader is not hammered.
-    pub fn lost(&mut self) -> u64 {
-        self.current = (self.current + 1) % self.coordinators;
+    /// The coordinator is left: how long to pause before the next, ms. A full round of failures pauses longer, so that a
+    /// cluster without a leader is not hammered.
+    ///
+    /// The first is the nearest: after a session that worked it is tried again, unless its own silence ended that. Through
+    /// any other each directive and each answer travels between regions once more than it must.
+    pub fn lost(&mut self, ending: Ending) -> u64 {
+        let worked = self.failures == 0 && self.acknowledged;
+        self.current = match ending {
+            Ending::Goodbye | Ending::Nearer if worked => 0,
+            Ending::Failed if worked && self.current != 0 => 0,
+            _ => (self.current + 1) % self.coordinators,
+        };
+        self.acknowledged = false;
         self.sent.clear();
         let rounds = self.failures / u32::try_from(self.coordinators).unwrap_or(u32::MAX);
         self.failures = self.failures.saturating_add(1);
@@ -139,6 +162,7 @@ impl Session {
         self.sent.drain(..=position);
         self.heard_ns = now_ns;
         self.failures = 0;
+        self.acknowledged = true;
         let action = match &ack.lease {
             LeaseDecision::Granted(grant) => judge_grant(grant, sent, me, now_ns),
             LeaseDecision::Refused(refusal) => judge_refusal(refusal, ack.view.as_ref(), me),

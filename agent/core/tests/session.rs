@@ -1,6 +1,6 @@
 //! What an acknowledgement may do: extend the lease from the heartbeat that it answers, fence, or nothing.
 
-use regent_agent_core::{AckAction, Identity, Session, SessionTimes};
+use regent_agent_core::{AckAction, Ending, Identity, Session, SessionTimes};
 use regent_types::{
     Acknowledgement, ClusterView, Epoch, Grant, InstanceId, LeaseDecision, LeaseRefusal, MemberName,
 };
@@ -61,7 +61,7 @@ fn only_the_acknowledgement_of_a_sent_heartbeat_extends_and_from_its_stamp() {
     ignored(&mut s, granted(nonce, grant(40 * SECOND)), me(None, 4), 48 * SECOND);
     // A heartbeat of the session before.
     let nonce = s.send(50 * SECOND, ME);
-    s.lost();
+    s.lost(Ending::Failed);
     s.begin(51 * SECOND);
     ignored(&mut s, granted(nonce, grant(50 * SECOND)), me(None, 4), 51 * SECOND);
 }
@@ -119,10 +119,38 @@ fn the_view_closes_epochs_too() {
 fn a_silent_coordinator_is_left_for_the_next_and_a_full_round_pauses_longer() {
     let mut s = session();
     assert_eq!(s.leave_at_ns(), 3 * SECOND);
-    let pauses: Vec<(usize, u64)> = (0..7).map(|_| (s.coordinator(), s.lost())).collect();
+    let pauses: Vec<(usize, u64)> = (0..7).map(|_| (s.coordinator(), s.lost(Ending::Failed))).collect();
     assert_eq!(pauses, [(0, 100), (1, 100), (2, 100), (0, 200), (1, 200), (2, 200), (0, 300)]);
     s.begin(5 * SECOND);
     let nonce = s.send(6 * SECOND, ME);
     s.acknowledged(&granted(nonce, grant(6 * SECOND)), me(None, 0), 7 * SECOND);
-    assert_eq!((s.leave_at_ns(), s.lost()), (10 * SECOND, 100));
+    assert_eq!((s.leave_at_ns(), s.lost(Ending::Failed)), (10 * SECOND, 100));
+}
+
+#[test]
+fn the_first_coordinator_is_the_nearest_and_is_gone_back_to() {
+    let mut s = session();
+    let works = |s: &mut Session| {
+        s.begin(5 * SECOND);
+        let nonce = s.send(6 * SECOND, ME);
+        s.acknowledged(&granted(nonce, grant(6 * SECOND)), me(None, 0), 7 * SECOND);
+    };
+    works(&mut s);
+    // Its leader has changed: it relays to the next one.
+    s.lost(Ending::Goodbye);
+    assert_eq!(s.coordinator(), 0);
+    // It knows none: the others may.
+    s.lost(Ending::Goodbye);
+    assert_eq!(s.coordinator(), 1);
+    works(&mut s);
+    s.lost(Ending::Nearer);
+    assert_eq!(s.coordinator(), 0);
+    s.lost(Ending::Failed);
+    assert_eq!(s.coordinator(), 1);
+    works(&mut s);
+    s.lost(Ending::Failed);
+    assert_eq!(s.coordinator(), 0, "the second fell silent");
+    works(&mut s);
+    s.lost(Ending::Failed);
+    assert_eq!(s.coordinator(), 1, "the first fell silent");
 }

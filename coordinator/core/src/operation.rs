@@ -194,4 +194,7 @@ pub struct Operation {
     /// Why a planned change of primary is to be undone, once it is.
     #[serde(default)]
     pub rollback: Option<String>,
+    /// From the start of the validation until a connection through the name was open, ms.
+    #[serde(default)]
+    pub reconnected_ms: Option<u64>,
 }

@@ -23,6 +23,10 @@ use crate::{
     sessions::{SESSION_QUEUE, Session, ToAgent, Who},
 };
 
+/// Longest wait of a new session for a leader, ms.
+const ELECTION_WAIT_MS: u64 = 1_500;
+/// Between two looks whether there is one.
+const ELECTION_POLL: Duration = Duration::from_millis(20);
 /// Longest wait for the first message.
 const HELLO_TIMEOUT: Duration = Duration::from_secs(5);
 /// A session without any message for this long is over.
@@ -102,19 +106,34 @@ async fn open(
         node.heard.touch(&who, node.clock.now_ns());
         return lead(node, &who, &hello, inbound, tx).await;
     }
-    let leader = node.leader();
-    if leader.is_none() {
+    if caller.relayed {
+        goodbye(tx, "this coordinator does not lead").await;
+        return Ok(());
+    }
+    if node.leader().is_none() {
         // The next leader counts on from here. While there is one, only a session that reaches it counts (see `relay`).
         node.heard.touch(&who, node.clock.now_ns());
+        elected(node).await;
     }
-    match leader {
-        _ if caller.relayed => goodbye(tx, "this coordinator does not lead").await,
+    if node.led.borrow().is_some() {
+        return lead(node, &who, &hello, inbound, tx).await;
+    }
+    match node.leader() {
         Some(leader) if leader != node.config.node_id.0 => {
             relay::relay(node, &who, CoordinatorId(leader), first, inbound, tx).await?;
         }
         Some(_) | None => goodbye(tx, "no leader is known").await,
     }
     Ok(())
+}
+
+/// Waits for a leader, not for long. Leadership moves within a second: an agent that is sent away meanwhile goes to another
+/// region's coordinator, and each directive then travels there and back.
+async fn elected(node: &Node) {
+    let begun_ms = node.clock.now_ms();
+    while node.leader().is_none() && node.clock.now_ms().saturating_sub(begun_ms) < ELECTION_WAIT_MS {
+        node.clock.sleep(ELECTION_POLL).await;
+    }
 }
 
 /// Serves a session as the leader.

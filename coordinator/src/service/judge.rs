@@ -126,14 +126,14 @@ impl Operators {
             request_id: &message.request_id,
             dry_run: message.dry_run,
         };
+        let name = cluster_name(&message.cluster)?;
+        let readiness = self.readiness(&name).await?;
         let evidence = {
             let inner = self.node.shared.lock();
-            let name = cluster_name(&message.cluster)?;
             let known = inner.state.clusters.get(&name);
             let known = known.ok_or_else(|| Status::not_found(format!("there is no cluster {name}")))?;
             inner.detector.evidence(self.node.clock.now_ns(), known)
         };
-        let readiness = self.readiness(&cluster_name(&message.cluster)?)?;
         let request = self.request(&caller, &common, RequestKind::Approve { evidence, readiness })?;
         let applied = self.ask(request, common.dry_run).await?;
         let text = applied.events.first().map_or_else(

@@ -25,6 +25,8 @@ use crate::{node::Node, proposer::ProposeFailure};
 
 /// Longest wait for the leader on behalf of a caller.
 pub(super) const RELAY_TIMEOUT: Duration = Duration::from_secs(8);
+/// Between two looks whether every member was heard.
+const LISTEN_POLL: Duration = Duration::from_millis(20);
 /// Longest wait for a status of the leader before this node's own is given.
 const STATUS_TIMEOUT: Duration = Duration::from_secs(2);
 /// Operations returned when no limit is given.
@@ -115,7 +117,20 @@ impl Operators {
         }
     }
 
-    fn failover_request(
+    /// A leader that was elected a moment ago has heard no member yet, and would refuse for that: it listens first, for some
+    /// heartbeat intervals at most.
+    pub(super) async fn listened(&self, cluster: &ClusterName) {
+        let has = || {
+            let inner = self.node.shared.lock();
+            let known = inner.state.clusters.get(cluster);
+            known.is_none_or(|known| inner.detector.has_listened(self.node.clock.now_ns(), known))
+        };
+        while self.node.led.borrow().is_some() && !has() {
+            self.node.clock.sleep(LISTEN_POLL).await;
+        }
+    }
+
+    async fn failover_request(
         &self,
         caller: &Caller,
         message: &FailoverRequest,
@@ -123,6 +138,7 @@ impl Operators {
         let cluster = cluster_name(&message.cluster)?;
         let to = member_name("target", message.target.as_deref())?;
         let consent_to_loss = member_name("consent_to_loss", message.consent_to_loss.as_deref())?;
+        self.listened(&cluster).await;
         let evidence = {
             let inner = self.node.shared.lock();
             let known = inner.state.clusters.get(&cluster);
@@ -317,7 +333,7 @@ impl OperatorService for Operators {
             let request = auth::on_behalf(message, &caller.actor())?;
             return self.in_time(RELAY_TIMEOUT, client.trigger_failover(request)).await;
         }
-        let request = self.failover_request(&caller, &message)?;
+        let request = self.failover_request(&caller, &message).await?;
         if message.dry_run {
             let leadership = self.confirmed().await?;
             let proposal = self.node.proposer.proposal(Body::Request(request.clone()));

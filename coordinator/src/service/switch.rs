@@ -36,7 +36,7 @@ impl Operators {
                 "at_wall_ms: only a switchover is scheduled; for failback see failback_window",
             ));
         }
-        let readiness = self.readiness(&cluster)?;
+        let readiness = self.readiness(&cluster).await?;
         let kind = match message.at_wall_ms {
             Some(at_wall_ms) => RequestKind::Schedule { to, at_wall_ms },
             None if message.failback => RequestKind::Failback { readiness },
@@ -91,7 +91,8 @@ impl Operators {
         Ok(Response::new(reply))
     }
 
-    pub(super) fn readiness(&self, cluster: &ClusterName) -> Result<Box<Readiness>, Status> {
+    pub(super) async fn readiness(&self, cluster: &ClusterName) -> Result<Box<Readiness>, Status> {
+        self.listened(cluster).await;
         let inner = self.node.shared.lock();
         let known = inner.state.clusters.get(cluster);
         let known = known.ok_or_else(|| Status::not_found(format!("there is no cluster {cluster}")))?;

@@ -283,7 +283,9 @@ impl Agent {
                     elapsed_ms: 1,
                 })
             }
-            Directive::Validate { address, .. } => Evidence::Validated { address, elapsed_ms: 1 },
+            Directive::Validate { address, .. } => {
+                Evidence::Validated { address, elapsed_ms: 1, connected_ms: Some(1) }
+            }
         }))
     }
 

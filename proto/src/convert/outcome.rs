@@ -44,8 +44,8 @@ impl From<Evidence> for v1::Evidence {
             Evidence::Promoted(promoted) => Proto::Promoted(promoted.into()),
             Evidence::Rejoined(rejoined) => Proto::Rejoined(rejoined.into()),
             Evidence::Restarted { elapsed_ms } => Proto::Restarted(evidence::Restarted { elapsed_ms }),
-            Evidence::Validated { address, elapsed_ms } => {
-                Proto::Validated(evidence::Validated { address, elapsed_ms })
+            Evidence::Validated { address, elapsed_ms, connected_ms } => {
+                Proto::Validated(evidence::Validated { address, elapsed_ms, connected_ms })
             }
             Evidence::Redirected { provider, changed } => {
                 Proto::Redirected(evidence::Redirected { provider, changed })
@@ -70,6 +70,7 @@ impl TryFrom<v1::Evidence> for Evidence {
             Proto::Validated(validated) => Self::Validated {
                 address: filled(validated.address, "validated.address")?,
                 elapsed_ms: validated.elapsed_ms,
+                connected_ms: validated.connected_ms,
             },
             Proto::Redirected(redirected) => Self::Redirected {
                 provider: filled(redirected.provider, "redirected.provider")?,

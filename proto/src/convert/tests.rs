@@ -238,7 +238,7 @@ fn every_outcome_round_trips() {
         Evidence::Fenced(fenced),
         Evidence::Prepared(candidate),
         Evidence::Promoted(promoted),
-        Evidence::Validated { address: "127.0.0.2".into(), elapsed_ms: 4 },
+        Evidence::Validated { address: "127.0.0.2".into(), elapsed_ms: 4, connected_ms: Some(3) },
         Evidence::Restarted { elapsed_ms: 900 },
         Evidence::Redirected { provider: "embedded".into(), changed: true },
         Evidence::Checkpointed(CheckpointedEvidence {

@@ -40,6 +40,9 @@ pub enum Evidence {
         address: String,
         /// How long it took, ms.
         elapsed_ms: u64,
+        /// Until a connection through the name was open, ms; `None` from an agent that does not say.
+        #[serde(default)]
+        connected_ms: Option<u64>,
     },
     /// The DNS provider has the record.
     Redirected {

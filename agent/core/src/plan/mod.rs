@@ -241,9 +241,11 @@ pub fn plan(work: &Work, facts: &Facts, limits: &Limits) -> Next {
             restart::plan(&ask, work, facts, limits)
         }
         Directive::Validate { name, address, port, epoch } => match &facts.worked.validated {
-            Some((address, elapsed_ms)) => {
-                Next::Done(Evidence::Validated { address: address.clone(), elapsed_ms: *elapsed_ms })
-            }
+            Some(seen) => Next::Done(Evidence::Validated {
+                address: seen.address.clone(),
+                elapsed_ms: seen.elapsed_ms,
+                connected_ms: Some(seen.connected_ms),
+            }),
             None => Next::Step(Step::ValidateName {
                 name: name.clone(),
                 address: address.clone(),

@@ -124,9 +124,15 @@ impl Detector {
         memory.last = Some((heartbeat.clone(), now_ns));
     }
 
-    /// A follower said whom it has heard.
+    /// A voter said whom it has heard.
     pub fn on_relay_report(&mut self, now_ns: u64, from: CoordinatorId, heard: Vec<Hearing>) {
         self.relays_ns.insert(from, now_ns);
+        self.on_learner_report(now_ns, from, heard);
+    }
+
+    /// A coordinator without a vote said whom it has heard. It keeps a failover away, but is no part of the quorum of relays
+    /// that begins one: two learners beside an isolated leader must not stand for the voters that it cannot reach.
+    pub fn on_learner_report(&mut self, now_ns: u64, from: CoordinatorId, heard: Vec<Hearing>) {
         self.told.insert(from, (now_ns, heard.clone()));
         self.merge(now_ns, heard);
     }
@@ -201,6 +207,15 @@ impl Detector {
         let (heartbeat, age_ms) = self.last_report(now_ns, &cluster.config.name, member)?;
         let fresh_ms = cluster.config.policy.heartbeat_interval_ms.saturating_mul(FRESH_INTERVALS);
         (age_ms <= fresh_ms).then_some((heartbeat, age_ms))
+    }
+
+    /// Whether it makes sense to judge by reports: every member's is there, or a new leadership has listened for them.
+    pub fn has_listened(&self, now_ns: u64, cluster: &Cluster) -> bool {
+        let Some((_, began_ns)) = self.led else { return true };
+        let listen_ns =
+            cluster.config.policy.heartbeat_interval_ms.saturating_mul(LISTEN_INTERVALS * 1_000_000);
+        now_ns.saturating_sub(began_ns) >= listen_ns
+            || cluster.config.members.keys().all(|member| self.fresh(now_ns, cluster, member).is_some())
     }
 
     /// It is heard, and neither its guard nor its data forbid a promotion: a primary is not fenced for anybody else.

@@ -48,8 +48,9 @@ pub(crate) fn outcome(
         }
         (
             EffectKind::Agent { directive: Directive::Validate { .. }, .. },
-            Outcome::Done(Evidence::Validated { address, elapsed_ms }),
+            Outcome::Done(Evidence::Validated { address, elapsed_ms, connected_ms }),
         ) => {
+            running(cluster).reconnected_ms = *connected_ms;
             redirect::validated(cluster, change, key, address, *elapsed_ms);
             Ok(())
         }

@@ -139,6 +139,8 @@ fn a_partition_needs_a_quorum_of_relays() {
     let now_ns = world.now_ns;
     world.detector.on_relay_report(now_ns, CoordinatorId(2), Vec::new());
     assert_eq!(world.detector.tick(now_ns, &world.state, 5), []);
+    world.detector.on_learner_report(now_ns, CoordinatorId(6), Vec::new());
+    assert_eq!(world.detector.tick(now_ns, &world.state, 5), [], "a learner has no vote");
     world.detector.on_relay_report(now_ns, CoordinatorId(3), Vec::new());
     assert_eq!(world.detector.tick(now_ns, &world.state, 5).len(), 1);
     // A report that has grown old does not count.

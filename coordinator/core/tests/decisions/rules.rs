@@ -293,7 +293,7 @@ fn an_outcome_must_answer_its_effect() {
     world.applied("fence");
     world.applied("promote");
     let key = world.effect("embedded").key;
-    let wrong = Evidence::Validated { address: "192.0.2.2".into(), elapsed_ms: 1 };
+    let wrong = Evidence::Validated { address: "192.0.2.2".into(), elapsed_ms: 1, connected_ms: None };
     bad_outcome(world.propose(outcome(&key, Outcome::Done(wrong))));
     let other = Evidence::Redirected { provider: "route53".into(), changed: true };
     bad_outcome(world.propose(outcome(&key, Outcome::Done(other))));

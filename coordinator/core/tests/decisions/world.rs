@@ -373,9 +373,11 @@ impl World {
                     Directive::Rejoin { upstream, branches, .. } => {
                         Evidence::Rejoined(alive.rejoin(upstream, branches, head))
                     }
-                    Directive::Validate { address, .. } => {
-                        Evidence::Validated { address: address.clone(), elapsed_ms: 40 }
-                    }
+                    Directive::Validate { address, .. } => Evidence::Validated {
+                        address: address.clone(),
+                        elapsed_ms: 40,
+                        connected_ms: Some(25),
+                    },
                     Directive::Adopt { .. } => Evidence::Claimed { text: alive.adopt(directive.epoch()) },
                     Directive::Restart { .. } => Evidence::Restarted { elapsed_ms: 700 },
                     Directive::Disown { .. } => Evidence::Claimed { text: alive.disown() },

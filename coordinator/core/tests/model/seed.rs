@@ -52,7 +52,7 @@ pub fn state(members: usize, lease: LeaseTerms) -> State {
     let key = only_effect(&state);
     put(&mut state, promoted(key, Epoch(1)));
     let key = only_effect(&state);
-    let evidence = Evidence::Validated { address: "127.0.0.1".into(), elapsed_ms: 0 };
+    let evidence = Evidence::Validated { address: "127.0.0.1".into(), elapsed_ms: 0, connected_ms: None };
     put(&mut state, Body::Outcome { key, outcome: Outcome::Done(evidence) });
     for member in 1..members {
         let trigger = Trigger::NotInSync { why: String::new() };

@@ -211,16 +211,10 @@ fn phases(operation: &Operation) -> Vec<v1::PhaseReport> {
         phase("assessment", spent(&[Step::Fence, Step::Choose]), 10),
         phase("failover_preparation", spent(&[Step::Promote]), 20),
         phase("dns", spent(&[Step::Redirect]), 5),
-        phase("reconnection", validated_ms(operation), 10),
+        phase("reconnection", operation.reconnected_ms, 10),
         phase("validation", spent(&[Step::Validate]), 20),
         phase("full_sync", None, 60),
     ]
-}
-
-/// A client's way to the new primary: the marker row went the same way.
-fn validated_ms(operation: &Operation) -> Option<u64> {
-    let step = operation.steps.iter().rev().find(|record| record.step == Step::Validate)?;
-    step.ended_wall_ms.map(|ended| ended.saturating_sub(step.began_wall_ms))
 }
 
 fn rung(record: &FenceRecord) -> v1::FenceRung {

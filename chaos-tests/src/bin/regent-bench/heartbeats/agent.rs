@@ -238,7 +238,9 @@ impl Made {
                     elapsed_ms: 1,
                 })
             }
-            Directive::Validate { address, .. } => Evidence::Validated { address, elapsed_ms: 1 },
+            Directive::Validate { address, .. } => {
+                Evidence::Validated { address, elapsed_ms: 1, connected_ms: Some(1) }
+            }
         })
     }
 
