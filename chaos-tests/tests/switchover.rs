@@ -116,7 +116,6 @@ async fn receiver(deployment: &Deployment, member: &str) -> Result<i32> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "not seen to pass yet: docs/limits.md"]
 async fn an_overdue_shutdown_and_a_stopped_target_are_rolled_back() -> Result<()> {
     let options = DeploymentOptions::new("switch-back").policy("switchover_timeout", "\"2s\"");
     let deployment = Deployment::start(options).await?;
@@ -150,7 +149,6 @@ async fn an_overdue_shutdown_and_a_stopped_target_are_rolled_back() -> Result<()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "not seen to pass yet: docs/limits.md"]
 async fn scheduled_taken_back_and_stopped() -> Result<()> {
     let options = DeploymentOptions::new("switch-abort").policy("switchover_timeout", "\"10s\"");
     let deployment = Deployment::start(options).await?;

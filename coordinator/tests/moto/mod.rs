@@ -88,7 +88,6 @@ while True:
 "#;
 
 #[tokio::test]
-#[ignore = "not seen to pass yet: docs/limits.md"]
 async fn moto_understands_what_is_asked() {
     let binary = match moto() {
         Ok(binary) => binary,
