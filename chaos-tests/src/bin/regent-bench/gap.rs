@@ -173,7 +173,7 @@ async fn once(loss: Loss, timeout: Duration) -> Result<Run> {
         Loss::Cut | Loss::Crash => lead_elsewhere(&deployment).await?,
     }
     deployment.wait_ready(Duration::from_secs(60)).await?;
-    let clients = start_clients(&deployment, NORTH).await?;
+    let clients = start_clients(&deployment, NORTH, 0).await?;
     let offset = WallOffset::sample();
     // The cut is somewhere within the heartbeats' interval, as in life.
     tokio::time::sleep(deployment.timing().heartbeat.mul_f64(rand::random())).await;
@@ -252,7 +252,14 @@ fn longest_gap_ms(attempts: &[Attempt], since_ns: u64) -> f64 {
     done.windows(2).map(|pair| (pair[1] - pair[0]) as f64 / 1e6).fold(0.0, f64::max)
 }
 
-pub(crate) async fn start_clients(deployment: &Deployment, primary: &str) -> Result<Vec<RunningWriter>> {
+/// Starts the clients of every region, and waits until each has written.
+///
+/// `first` keeps the clients of a later run on the same deployment apart: rows are unique per client.
+pub(crate) async fn start_clients(
+    deployment: &Deployment,
+    primary: &str,
+    first: i32,
+) -> Result<Vec<RunningWriter>> {
     install_schema(&deployment.app(primary).await?).await?;
     let mut clients = Vec::new();
     for (place, region) in CLIENT_REGIONS.into_iter().enumerate() {
@@ -262,7 +269,7 @@ pub(crate) async fn start_clients(deployment: &Deployment, primary: &str) -> Res
                 pause: Duration::from_millis(10),
                 statement_within: Duration::from_secs(2),
                 connect_within: CONNECT_WITHIN + CONNECT_STAGGER * number as u32,
-                ..WriterSpec::new(10 * place as i32 + number, by_name(deployment, region)?)
+                ..WriterSpec::new(first + 10 * place as i32 + number, by_name(deployment, region)?)
             };
             clients.push(spec.start());
         }
