@@ -22,6 +22,8 @@ use wire::Fields;
 const EMPTY_DEADLINE: Duration = Duration::from_secs(30);
 /// How long the lock may stay held by a guard that has just died: its helper lets go a moment after it.
 const LOCK_GRACE: Duration = Duration::from_secs(2);
+/// How long a PostgreSQL that was there before any guard may take to end, once it has been stopped.
+const STOPPING_GRACE: Duration = Duration::from_secs(2);
 const RETRY: Duration = Duration::from_millis(20);
 
 /// The result: the lock, held as long as the file is open; who this is; what was found.
@@ -73,10 +75,18 @@ fn refuse_strangers(dir: &Path, data_dir: &Path) -> io::Result<()> {
     if known {
         return Ok(());
     }
-    let found = procscan::find(data_dir)?;
-    if found.is_empty() {
-        return Ok(());
-    }
+    let begun = Instant::now();
+    let found = loop {
+        let found = procscan::find(data_dir)?;
+        if found.is_empty() {
+            return Ok(());
+        }
+        // `pg_ctl stop` returns when the postmaster has removed its pid file, a moment before it ends.
+        if begun.elapsed() > STOPPING_GRACE {
+            break found;
+        }
+        std::thread::sleep(RETRY);
+    };
     let pids: Vec<String> = found.iter().map(ToString::to_string).collect();
     Err(io::Error::new(
         io::ErrorKind::ResourceBusy,
