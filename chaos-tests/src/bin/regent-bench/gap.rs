@@ -76,6 +76,8 @@ struct Run {
     gap_after_heal_ms: f64,
     /// The same for one client on its own.
     client_gap_after_heal_ms: f64,
+    /// From the heal to the old primary streaming from the new one, its divergence salvaged and rewound.
+    streaming_after_heal_ms: f64,
 }
 
 #[derive(Serialize)]
@@ -156,6 +158,7 @@ fn print(results: &[Outcome]) {
             row("failover declared", |r| r.declared_ms),
             row("appointed (fence proof)", |r| r.appointed_ms),
             row("promoted (DNS changes)", |r| r.promoted_ms),
+            row("old primary streams after the heal (goal 5)", |r| r.streaming_after_heal_ms),
             row("longest gap after the heal, any client", |r| r.gap_after_heal_ms),
             row("longest gap after the heal, one client", |r| r.client_gap_after_heal_ms),
         ],
@@ -213,6 +216,8 @@ async fn once(loss: Loss, timeout: Duration) -> Result<Run> {
     if loss == Loss::Crash {
         deployment.start_region(NORTH)?;
     }
+    wait_streaming(&deployment, EAST).await?;
+    let streaming_ns = monotonic_ns();
     deployment.wait_ready(REJOIN_AT_MOST).await?;
     tokio::time::sleep(AFTER_HEAL).await;
     ensure!(deployment.status().await?.primary() == Some(EAST), "the heal moved the primary");
@@ -235,7 +240,19 @@ async fn once(loss: Loss, timeout: Duration) -> Result<Run> {
             .iter()
             .map(|one| longest_gap_ms(one, healed_ns))
             .fold(0.0, f64::max),
+        streaming_after_heal_ms: (streaming_ns - healed_ns) as f64 / 1e6,
     })
+}
+
+/// Waits until a standby streams from `primary`.
+pub(crate) async fn wait_streaming(deployment: &Deployment, primary: &str) -> Result<()> {
+    let session = deployment.pg(primary).await?;
+    let streams = "SELECT count(*) FROM pg_stat_replication WHERE state = 'streaming'";
+    wait_until("the old primary streams", REJOIN_AT_MOST, async || {
+        let row = session.client().query_one(streams, &[]).await;
+        row.and_then(|row| row.try_get::<_, i64>(0)).is_ok_and(|count| count > 0)
+    })
+    .await
 }
 
 /// When the first row that was sent to `server` after `since_ns` was acknowledged.

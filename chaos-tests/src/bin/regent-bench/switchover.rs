@@ -11,7 +11,7 @@ use regent_chaos::real::deployment::{
 use regent_chaos::real::workload::Attempt;
 use serde::Serialize;
 
-use crate::gap::{LINK_DELAY, first_at, start_clients};
+use crate::gap::{LINK_DELAY, first_at, start_clients, wait_streaming};
 use crate::stats::Spread;
 use crate::{output, promotion, writing};
 
@@ -121,13 +121,7 @@ async fn once(deployment: &Deployment, from: &'static str, to: &'static str, num
         clients.iter().all(|client| first_at(&client.journal().attempts(), &new, asked_ns).is_some())
     })
     .await?;
-    let session = deployment.pg(to).await?;
-    let streams = "SELECT count(*) FROM pg_stat_replication WHERE state = 'streaming'";
-    wait_until("the old primary streams", Duration::from_secs(60), async || {
-        let row = session.client().query_one(streams, &[]).await;
-        row.and_then(|row| row.try_get::<_, i64>(0)).is_ok_and(|count| count > 0)
-    })
-    .await?;
+    wait_streaming(deployment, to).await?;
     let streaming_ns = monotonic_ns();
     let mut journals = Vec::new();
     for client in clients {
