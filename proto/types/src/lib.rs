@@ -7,6 +7,7 @@
 mod directive;
 mod heartbeat;
 mod ids;
+pub mod mutant;
 mod numbers;
 mod outcome;
 mod policy;
