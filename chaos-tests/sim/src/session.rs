@@ -1,6 +1,6 @@
 //! The agent's session with a coordinator: heartbeats up, acknowledgements and directives down (agent/src/session.rs).
 
-use regent_agent_core::{AckAction, Identity, promise::PromiseList};
+use regent_agent_core::{AckAction, Ending, Identity, promise::PromiseList};
 use regent_types::{
     Acknowledgement, BootId, Epoch, Grant, Heartbeat, InstanceId, LeaseDecision, LeaseRefusal,
 };
@@ -43,7 +43,7 @@ impl World {
         let now_ns = self.local_ns(member);
         let agent = &mut self.hosts[member].agent;
         agent.connection = 0;
-        agent.connect_at_ns = now_ns + agent.session.lost() * MS;
+        agent.connect_at_ns = now_ns + agent.session.lost(Ending::Failed) * MS;
     }
 
     fn identity(&self, member: usize) -> Option<Identity> {

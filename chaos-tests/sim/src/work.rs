@@ -1,7 +1,9 @@
 //! Directives at work: facts, the planner's next step, carry it out, ask again (agent/src/executor). Every choice is
 //! `regent_agent_core::plan`'s; here is only what a step does to the modelled guard, server and directory.
 
-use regent_agent_core::{Admission, Facts, Limits, Next, Promoting, Step, Wait, WalEnd, Work, Worked, plan};
+use regent_agent_core::{
+    Admission, Facts, Limits, NameSeen, Next, Promoting, Step, Wait, WalEnd, Work, Worked, plan,
+};
 use regent_types::{CheckpointedEvidence, Directive, EffectKey, Epoch, Grant, Outcome, RejoinMethod};
 
 use crate::{
@@ -410,7 +412,7 @@ impl World {
             Step::Rewind { upstream, .. } => self.rewind(member, upstream),
             Step::Clone { upstream, keep_old } => self.clone_from(member, upstream, *keep_old)?,
             Step::ValidateName { address, .. } => {
-                worked.validated = Some((address.clone(), self.validate(member, address)?));
+                worked.validated = Some(self.validate(member, address)?);
             }
             Step::Checkpoint(epoch) => {
                 let data = &self.hosts[member].data;
@@ -433,7 +435,7 @@ impl World {
     }
 
     /// A marker row through the name, as a client would.
-    fn validate(&self, member: usize, address: &str) -> Result<u64, String> {
+    fn validate(&self, member: usize, address: &str) -> Result<NameSeen, String> {
         let (_, shown) = self.dns.shown.ok_or("the name has no address")?;
         if shown.to_string() != address {
             return Err(format!("the name leads to {shown}, not to {address}"));
@@ -445,7 +447,7 @@ impl World {
             || self.net.connects(crate::event::Address::Member(member), crate::event::Address::Member(there));
         let server = self.hosts[there].server.as_ref();
         if reached && server.is_some_and(|server| server.is_writable(self.now_ns)) {
-            return Ok(3);
+            return Ok(NameSeen { address: address.to_owned(), connected_ms: 1, elapsed_ms: 3 });
         }
         Err("the row could not be written".into())
     }
