@@ -61,6 +61,9 @@ impl State {
                 RequestKind::Approve { evidence, readiness } => {
                     procedure::restraint::approve(self, &mut change, request, evidence, readiness)
                 }
+                RequestKind::SetParameters { set, unset } => {
+                    procedure::parameters::set(self, &mut change, request, set, unset)
+                }
                 RequestKind::SetPolicy { .. } => procedure::policy::set(self, &mut change, request),
                 RequestKind::AddMember { .. } | RequestKind::RemoveMember { .. } => {
                     procedure::members::request(self, &mut change, request)

@@ -81,6 +81,8 @@ pub enum EventKind {
     RollingBack,
     /// The primary asks by a newer list of who may be promoted.
     PromotableAcknowledged,
+    /// PostgreSQL's parameters were changed.
+    ParametersChanged,
 }
 
 /// One event, kept in the replicated state for `watch`.

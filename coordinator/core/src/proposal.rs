@@ -1,6 +1,6 @@
 //! Proposals: the only things that enter the log.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use regent_types::{
     Automation, BootId, CandidateReport, ClusterName, CoordinatorId, EffectKey, Epoch, FencedEvidence,
@@ -318,5 +318,16 @@ pub enum RequestKind {
         member: MemberName,
         /// Only reload.
         reload_only: bool,
+        /// Standbys that run with less than the files say of a parameter that they need as high as their primary, with the
+        /// parameters: as the leader last heard them.
+        #[serde(default)]
+        behind: BTreeMap<MemberName, Vec<String>>,
+    },
+    /// Change PostgreSQL's parameters on every member.
+    SetParameters {
+        /// New values.
+        set: BTreeMap<String, String>,
+        /// Back to what the members' own files say.
+        unset: BTreeSet<String>,
     },
 }

@@ -9,6 +9,7 @@ mod heartbeat;
 mod ids;
 mod numbers;
 mod outcome;
+mod parameters;
 mod policy;
 mod promise;
 mod report;
@@ -26,6 +27,7 @@ pub use outcome::{
     CandidateReport, CheckpointedEvidence, Evidence, FencedEvidence, Outcome, PromotedEvidence, RejoinMethod,
     RejoinedEvidence,
 };
+pub use parameters::{ParameterFacts, ParametersView, STANDBY_NEEDS};
 pub use policy::{Automation, LeaseTerms};
 pub use promise::{GivenPromise, PromiseFacts, PromiseView, PromisedLease, PromotableMember};
 pub use report::{

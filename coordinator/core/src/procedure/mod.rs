@@ -11,6 +11,7 @@ pub(crate) mod level;
 pub(crate) mod members;
 pub(crate) mod membership;
 pub(crate) mod outcome;
+pub(crate) mod parameters;
 pub(crate) mod policy;
 pub mod precedence;
 pub(crate) mod promise;

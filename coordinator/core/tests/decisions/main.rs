@@ -10,6 +10,7 @@ mod levels;
 mod loss;
 mod member;
 mod membership;
+mod parameters;
 mod precedence;
 mod random;
 mod restarts;
