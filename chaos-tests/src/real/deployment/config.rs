@@ -170,7 +170,7 @@ impl Deployment {
             "state_dir = {:?}\ndata_dir = {:?}\npg_bin = {:?}\nlease_ttl_max = {}\n",
             self.files.guard_state(member),
             self.files.data(member),
-            self.postgres.bin_dir,
+            self.pg_bin(member),
             text(self.timing.lease_ttl)
         )
     }
@@ -194,7 +194,7 @@ impl Deployment {
             self.files.data(member),
             self.files.agent_state(member),
             self.files.salvage(member),
-            self.postgres.bin_dir,
+            self.pg_bin(member),
             postgres.ip(),
             postgres.port(),
             self.files.password(),

@@ -46,6 +46,7 @@ mod impostors;
 mod judge;
 mod layout;
 mod life;
+mod minors;
 mod options;
 mod salvage;
 mod status;
