@@ -65,7 +65,9 @@ impl State {
                     procedure::parameters::set(self, &mut change, request, set, unset)
                 }
                 RequestKind::SetPolicy { .. } => procedure::policy::set(self, &mut change, request),
-                RequestKind::AddMember { .. } | RequestKind::RemoveMember { .. } => {
+                RequestKind::AddMember { .. }
+                | RequestKind::RemoveMember { .. }
+                | RequestKind::SetMember { .. } => {
                     procedure::members::request(self, &mut change, request)
                 }
             },

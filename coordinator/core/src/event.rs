@@ -83,6 +83,8 @@ pub enum EventKind {
     PromotableAcknowledged,
     /// PostgreSQL's parameters were changed.
     ParametersChanged,
+    /// What is configured of a member was changed.
+    MemberChanged,
 }
 
 /// One event, kept in the replicated state for `watch`.

@@ -36,7 +36,9 @@ impl RequestKind {
     /// The lowest level that understands this request.
     pub fn level(&self) -> u8 {
         match self {
-            RequestKind::Restart { .. } | RequestKind::SetParameters { .. } => 2,
+            RequestKind::Restart { .. }
+            | RequestKind::SetParameters { .. }
+            | RequestKind::SetMember { .. } => 2,
             _ => FEATURE_LEVEL_FIRST,
         }
     }

@@ -61,7 +61,8 @@ pub use procedure::precedence;
 pub use promotable::PromotableList;
 pub use proof::{Certainty, Confinement, ExternalEvidence, FenceProof, FenceRecord};
 pub use proposal::{
-    Body, Declare, Evidence as DeclareEvidence, LagEvidence, OperatorRequest, Proposal, RequestKind,
+    Body, Declare, Evidence as DeclareEvidence, LagEvidence, MemberChanges, OperatorRequest, Proposal,
+    RequestKind,
 };
 pub use rejection::Rejection;
 pub use request::{GroupNews, GroupRequest, GroupRequestKind};

@@ -330,4 +330,27 @@ pub enum RequestKind {
         /// Back to what the members' own files say.
         unset: BTreeSet<String>,
     },
+    /// Change what is configured of a member.
+    SetMember {
+        /// Its name.
+        member: MemberName,
+        /// What is to be different.
+        changes: MemberChanges,
+    },
+}
+
+/// What is to be different about a member; `None` stays as it is. Region, host and port are not among them: a member that lives
+/// elsewhere is another one.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MemberChanges {
+    /// Higher is preferred between candidates with equal WAL.
+    pub priority: Option<u32>,
+    /// May ever be promoted.
+    pub promotable: Option<bool>,
+    /// Address that the DNS name gets when it is primary.
+    pub client_address: Option<std::net::IpAddr>,
+    /// Port for clients.
+    pub client_port: Option<u16>,
+    /// Where its agent is asked for promises.
+    pub agent_address: Option<String>,
 }

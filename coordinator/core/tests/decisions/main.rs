@@ -9,6 +9,7 @@ mod leases;
 mod levels;
 mod loss;
 mod member;
+mod member_changes;
 mod membership;
 mod parameters;
 mod precedence;

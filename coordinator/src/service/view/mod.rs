@@ -71,6 +71,7 @@ fn event_name(kind: EventKind) -> &'static str {
         EventKind::RollingBack => "rolling_back",
         EventKind::PromotableAcknowledged => "promotable_acknowledged",
         EventKind::ParametersChanged => "parameters_changed",
+        EventKind::MemberChanged => "member_changed",
     }
 }
 
