@@ -26,11 +26,12 @@ impl Deployment {
             self.write_coordinator(region)?;
             self.write_file(&self.files.ctl_config(region), &self.ctl_toml(region)?)?;
         }
-        for member in MEMBERS {
-            self.write_file(&self.files.config(&format!("guard-{member}")), &self.guard_toml(member))?;
-            self.write_file(&self.files.config(&format!("agent-{member}")), &self.agent_toml(member)?)?;
-        }
-        Ok(())
+        MEMBERS.into_iter().try_for_each(|member| self.write_member(member))
+    }
+
+    pub(super) fn write_member(&self, member: &str) -> Result<()> {
+        self.write_file(&self.files.config(&format!("guard-{member}")), &self.guard_toml(member))?;
+        self.write_file(&self.files.config(&format!("agent-{member}")), &self.agent_toml(member)?)
     }
 
     fn write_file(&self, path: &Path, text: &str) -> Result<()> {

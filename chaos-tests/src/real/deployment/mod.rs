@@ -50,6 +50,7 @@ mod minors;
 mod options;
 mod salvage;
 mod status;
+mod third;
 mod timing;
 mod workload;
 
