@@ -20,23 +20,22 @@ async fn slots(deployment: &Deployment) -> Result<Vec<String>> {
 }
 
 async fn in_sync(deployment: &Deployment) -> Result<()> {
-    let confirmed = |status: &regent_chaos::real::deployment::Status| {
-        status.sync_confirmed(WITNESS) && status.idle()
-    };
+    let confirmed =
+        |status: &regent_chaos::real::deployment::Status| status.sync_confirmed(WITNESS) && status.idle();
     deployment.wait_status("the third member is in sync", REJOIN_AT_MOST, confirmed).await.map(drop)
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_third_member_is_added_cloned_removed_and_comes_back() -> Result<()> {
-    let deployment =
-        Deployment::start(DeploymentOptions::new("members").partition_timeout(PATIENT)).await?;
+    let deployment = Deployment::start(DeploymentOptions::new("members").partition_timeout(PATIENT)).await?;
     let workload = Workload::start(&deployment).await?;
     deployment
         .wait_status("the feature level is raised", SOON, |status| status.json()["feature_level"] == 2)
         .await?;
     let described = deployment.prepare_third()?;
     let described: Vec<&str> = described.iter().map(String::as_str).collect();
-    let add = [&["members", "add", CLUSTER, WITNESS], &described[..], &["--reason", "a second standby"]].concat();
+    let add =
+        [&["members", "add", CLUSTER, WITNESS], &described[..], &["--reason", "a second standby"]].concat();
 
     // Looking changes nothing.
     deployment.ctl(&[&add[..], &["--dry-run"]].concat()).await?;
@@ -59,7 +58,8 @@ async fn a_third_member_is_added_cloned_removed_and_comes_back() -> Result<()> {
     wait_until("a row arrives there", SOON, arrived).await?;
 
     // Changed while it runs; of the primary only what does not contradict its record.
-    let set = ["members", "set", CLUSTER, WITNESS, "--priority", "7", "--promotable", "false", "--reason", "x"];
+    let set =
+        ["members", "set", CLUSTER, WITNESS, "--priority", "7", "--promotable", "false", "--reason", "x"];
     deployment.ctl(&set).await?;
     let listed = deployment.ctl(&["members", "list", CLUSTER]).await?;
     let one = listed["members"].as_array().into_iter().flatten();
@@ -76,7 +76,8 @@ async fn a_third_member_is_added_cloned_removed_and_comes_back() -> Result<()> {
     // Removed: its PostgreSQL stops, its slot goes.
     let remove = ["members", "remove", CLUSTER, WITNESS, "--reason", "given up"];
     deployment.ctl(&remove).await?;
-    wait_until("its PostgreSQL stops", SOON, async || deployment.postgres_run(WITNESS).await.is_err()).await?;
+    wait_until("its PostgreSQL stops", SOON, async || deployment.postgres_run(WITNESS).await.is_err())
+        .await?;
     wait_until("its slot is gone", SOON, async || {
         slots(&deployment).await.is_ok_and(|slots| !slots.contains(&"regent_eu_west_1".to_owned()))
     })

@@ -27,7 +27,8 @@ async fn version(deployment: &Deployment, member: &str) -> Result<String> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn servers_are_upgraded_one_by_one_and_nothing_is_lost() -> Result<()> {
-    let options = DeploymentOptions::new("minor").postgres(15).partition_timeout(PATIENT).switchable_postgres();
+    let options =
+        DeploymentOptions::new("minor").postgres(15).partition_timeout(PATIENT).switchable_postgres();
     let deployment = Deployment::start(options).await?;
     let (older, newer) = deployment.minors()?;
     let workload = Workload::start(&deployment).await?;

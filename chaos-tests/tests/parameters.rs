@@ -91,8 +91,9 @@ async fn parameters_are_taken_by_all_and_restarted_for_in_order() -> Result<()> 
     );
 
     // What nobody may set is refused by the group; what PostgreSQL does not know, by every member, and nothing breaks.
-    let refused =
-        deployment.ctl_from(WITNESS, &["postgres", "set", CLUSTER, "fsync=off", "--reason", "faster"]).await?;
+    let refused = deployment
+        .ctl_from(WITNESS, &["postgres", "set", CLUSTER, "fsync=off", "--reason", "faster"])
+        .await?;
     ensure!(refused.code != 0 && refused.stderr.contains("fsync"), "{refused:?}");
     let (code, _, error) =
         ctl(&deployment, &["postgres", "set", CLUSTER, "no_such_thing=1", "work_mem=lots", "--reason", "x"])
@@ -102,7 +103,8 @@ async fn parameters_are_taken_by_all_and_restarted_for_in_order() -> Result<()> 
     ensure!(status.member(EAST)["parameters"]["refused"]["no_such_thing"].is_string(), "{status}");
     crashes_and_comes_back(&deployment, EAST).await?;
     let (code, _, error) =
-        ctl(&deployment, &["postgres", "unset", CLUSTER, "no_such_thing", "work_mem", "--reason", "x"]).await?;
+        ctl(&deployment, &["postgres", "unset", CLUSTER, "no_such_thing", "work_mem", "--reason", "x"])
+            .await?;
     ensure!(code == 0, "{error}");
     ensure!(in_force(&deployment, EAST, "work_mem").await? != "7MB", "unset, and still there");
 
@@ -119,7 +121,8 @@ async fn parameters_are_taken_by_all_and_restarted_for_in_order() -> Result<()> 
     crashes_and_comes_back(&deployment, NORTH).await?;
     ensure!(in_force(&deployment, NORTH, "max_connections").await? == "60", "raised by a crash");
     deployment.wait_ready(SOON).await?;
-    let (code, done, error) = ctl(&deployment, &["restart", CLUSTER, "--if-pending", "--reason", "x"]).await?;
+    let (code, done, error) =
+        ctl(&deployment, &["restart", CLUSTER, "--if-pending", "--reason", "x"]).await?;
     ensure!(code == 0, "{error}");
     let order: Vec<&str> =
         done.as_array().into_iter().flatten().filter_map(|one| one["member"].as_str()).collect();
@@ -136,7 +139,8 @@ async fn parameters_are_taken_by_all_and_restarted_for_in_order() -> Result<()> 
     crashes_and_comes_back(&deployment, EAST).await?;
     ensure!(in_force(&deployment, EAST, "max_connections").await? == "90", "less than its primary");
     deployment.wait_ready(SOON).await?;
-    let (code, done, error) = ctl(&deployment, &["restart", CLUSTER, "--if-pending", "--reason", "x"]).await?;
+    let (code, done, error) =
+        ctl(&deployment, &["restart", CLUSTER, "--if-pending", "--reason", "x"]).await?;
     ensure!(code == 0, "{error}");
     ensure!(done[0]["member"] == NORTH, "{done:#}");
     // The standby learns it from the WAL, and waits for its own restart then.
@@ -187,7 +191,8 @@ async fn logical_consumers_never_run_ahead_of_the_standby_on_postgres_18() -> Re
     let early = session.client().batch_execute(read).await;
     ensure!(early.is_err(), "a consumer was given what the standby does not have");
     deployment.net().heal();
-    let count = "SELECT count(*) FROM pg_logical_slot_get_changes('sub', NULL, NULL) WHERE data LIKE '%ahead%'";
+    let count =
+        "SELECT count(*) FROM pg_logical_slot_get_changes('sub', NULL, NULL) WHERE data LIKE '%ahead%'";
     session.client().batch_execute("SET statement_timeout = '60s'").await?;
     let found: i64 = session.client().query_one(count, &[]).await?.get(0);
     ensure!(found > 0, "nothing came after the cut");

@@ -91,11 +91,8 @@ mod tests {
         let text = "wal_level setting:                    replica\nmax_connections setting:              100\n\
                     max_prepared_xacts setting:           3\nmax_locks_per_xact setting:           64\nport: 1\n";
         let read = of_control_data(text);
-        let expected = [
-            ("max_connections", 100),
-            ("max_prepared_transactions", 3),
-            ("max_locks_per_transaction", 64),
-        ];
+        let expected =
+            [("max_connections", 100), ("max_prepared_transactions", 3), ("max_locks_per_transaction", 64)];
         assert_eq!(read, numbers(&expected));
     }
 }

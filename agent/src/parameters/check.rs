@@ -64,7 +64,8 @@ async fn postgres(config: &Config, print: &str, with: &[(&String, &String)]) -> 
 async fn run(mut command: Command) -> Result<String, String> {
     command.env("LC_ALL", "C").stdin(Stdio::null()).kill_on_drop(true);
     let done = tokio::time::timeout(LIMIT, command.output()).await;
-    let done = done.map_err(|_| format!("no answer within {} s", LIMIT.as_secs()))?.map_err(|e| e.to_string())?;
+    let done =
+        done.map_err(|_| format!("no answer within {} s", LIMIT.as_secs()))?.map_err(|e| e.to_string())?;
     if done.status.success() {
         return Ok(String::from_utf8_lossy(&done.stdout).into_owned());
     }
@@ -86,9 +87,13 @@ mod tests {
 
     #[test]
     fn the_servers_words_are_kept_without_date_and_process() {
-        let stderr = "2026-11-23 00:41:45.755 GMT [6918] FATAL:  unrecognized configuration parameter \"nonsense\"\n";
+        let stderr =
+            "2026-11-23 00:41:45.755 GMT [6918] FATAL:  unrecognized configuration parameter \"nonsense\"\n";
         assert_eq!(words(stderr), "unrecognized configuration parameter \"nonsense\"");
-        assert_eq!(words("\"root\" execution is not permitted.\nmore"), "\"root\" execution is not permitted.");
+        assert_eq!(
+            words("\"root\" execution is not permitted.\nmore"),
+            "\"root\" execution is not permitted."
+        );
         assert_eq!(words(""), "it ended without a word");
     }
 }

@@ -75,7 +75,9 @@ mod tests {
         write(&path, &kept).unwrap();
         assert_eq!(read(&path), kept);
         let text = fs::read_to_string(&path).unwrap();
-        for spoilt in [text.replace("8MB", "9MB"), text.replace("parameters 1", "parameters 2"), String::new()] {
+        for spoilt in
+            [text.replace("8MB", "9MB"), text.replace("parameters 1", "parameters 2"), String::new()]
+        {
             fs::write(&path, spoilt).unwrap();
             assert_eq!(read(&path), Kept::default());
         }

@@ -67,9 +67,7 @@ impl State {
                 RequestKind::SetPolicy { .. } => procedure::policy::set(self, &mut change, request),
                 RequestKind::AddMember { .. }
                 | RequestKind::RemoveMember { .. }
-                | RequestKind::SetMember { .. } => {
-                    procedure::members::request(self, &mut change, request)
-                }
+                | RequestKind::SetMember { .. } => procedure::members::request(self, &mut change, request),
             },
             Body::FenceProven { key, proof, candidates } => {
                 procedure::failover::fence_proven(self, &mut change, key, proof, candidates)

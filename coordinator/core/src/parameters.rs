@@ -93,8 +93,7 @@ pub struct Parameters {
 impl Parameters {
     /// What members are told; nothing before the first change.
     pub(crate) fn view(&self) -> Option<ParametersView> {
-        (self.version > 0)
-            .then(|| ParametersView { version: self.version, values: self.values.clone() })
+        (self.version > 0).then(|| ParametersView { version: self.version, values: self.values.clone() })
     }
 
     /// No more of them than every heartbeat's answer can carry.
@@ -140,7 +139,8 @@ pub(crate) fn check_value(name: &str, value: &str) -> Result<(), ConfigError> {
         return Err(error(name, format!("{value:?} is not a plain number: it is compared between members")));
     }
     if REPLICATION.contains(&name) && value.parse::<u32>().is_ok_and(|number| number < REPLICATION_MIN) {
-        let problem = format!("{value} is too few: {REPLICATION_MIN} at least, for members, clones and promotions");
+        let problem =
+            format!("{value} is too few: {REPLICATION_MIN} at least, for members, clones and promotions");
         return Err(error(name, problem));
     }
     Ok(())
@@ -152,7 +152,8 @@ mod tests {
 
     #[test]
     fn names_and_values_that_may_not_be_set_are_refused_by_name() {
-        for good in ["work_mem", "max_connections", "auto_explain.log_min_duration", "max_slot_wal_keep_size"] {
+        for good in ["work_mem", "max_connections", "auto_explain.log_min_duration", "max_slot_wal_keep_size"]
+        {
             check_name(good).unwrap();
         }
         for (bad, why) in [

@@ -1,7 +1,8 @@
 //! Members and whole clusters: list, add, remove, create, forget, adopt. Decides nothing; the core judges.
 
 use regent_core::{
-    Body, GroupRequest, GroupRequestKind, MemberChanges, MemberConfig, OperatorRequest, RequestKind, SyncState,
+    Body, GroupRequest, GroupRequestKind, MemberChanges, MemberConfig, OperatorRequest, RequestKind,
+    SyncState,
 };
 use regent_proto::v1::{self, change_member_request::Change};
 use regent_types::{DataForm, Epoch, MemberName, Region, SystemId};
@@ -153,7 +154,8 @@ impl Operators {
             }
             Some(Change::Set(changes)) => {
                 let member = member(&changes.name)?;
-                let notes = vec!["the files of the coordinators are not changed: write it there too".to_owned()];
+                let notes =
+                    vec!["the files of the coordinators are not changed: write it there too".to_owned()];
                 (RequestKind::SetMember { member, changes: member_changes(changes)? }, notes)
             }
             Some(Change::Remove(text)) => {

@@ -513,10 +513,7 @@ impl OperatorService for Operators {
         self.coordinators_change(caller, request.into_inner()).await
     }
 
-    async fn get_parameters(
-        &self,
-        request: Request<v1::ParametersRequest>,
-    ) -> Answered<v1::ParametersReply> {
+    async fn get_parameters(&self, request: Request<v1::ParametersRequest>) -> Answered<v1::ParametersReply> {
         let caller = self.gate.viewer(&request)?;
         self.parameters(caller, request.into_inner()).await
     }

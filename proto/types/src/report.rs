@@ -3,7 +3,9 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Epoch, InstanceId, Lsn, MemberName, ParameterFacts, PromiseFacts, SalvageSummary, SystemId, Timeline};
+use crate::{
+    Epoch, InstanceId, Lsn, MemberName, ParameterFacts, PromiseFacts, SalvageSummary, SystemId, Timeline,
+};
 
 /// Everything an agent knows about its member at one instant.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -10,9 +10,7 @@
 use regent_types::MemberName;
 
 use super::{Change, automation::remember, members::check_quiet};
-use crate::{
-    Cluster, ConfigError, EventKind, MemberChanges, OperatorRequest, Rejection, SyncState,
-};
+use crate::{Cluster, ConfigError, EventKind, MemberChanges, OperatorRequest, Rejection, SyncState};
 
 /// All of it, or nothing.
 pub(super) fn set(

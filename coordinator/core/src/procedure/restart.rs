@@ -82,8 +82,7 @@ fn check_standbys(
     let standbys = behind.iter().filter(|(name, what)| {
         *name != primary && !what.is_empty() && cluster.config.members.contains_key(*name)
     });
-    let behind: Vec<String> =
-        standbys.map(|(name, what)| format!("{name} ({})", what.join(", "))).collect();
+    let behind: Vec<String> = standbys.map(|(name, what)| format!("{name} ({})", what.join(", "))).collect();
     if behind.is_empty() {
         return Ok(());
     }

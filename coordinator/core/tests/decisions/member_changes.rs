@@ -1,6 +1,8 @@
 //! What may be changed of a member while the cluster runs.
 
-use regent_core::{Body, EventKind, FEATURE_LEVEL, MemberChanges, OperatorRequest, Rejection, Reply, RequestKind};
+use regent_core::{
+    Body, EventKind, FEATURE_LEVEL, MemberChanges, OperatorRequest, Rejection, Reply, RequestKind,
+};
 use regent_types::{Epoch, RequestId};
 
 use super::world::{World, cluster_name, member_name};

@@ -40,7 +40,8 @@ fn a_change_is_told_to_every_member_and_written_down_with_both_values() {
     assert!(applied.effects.is_empty() && world.cluster("gravl").operation.is_none());
     // The same request again changes nothing.
     assert!(ask(&mut world, Epoch(1), "r1", first).unwrap().events.is_empty());
-    let applied = ask(&mut world, Epoch(1), "r2", change(&[("work_mem", "9MB")], &["max_connections"])).unwrap();
+    let applied =
+        ask(&mut world, Epoch(1), "r2", change(&[("work_mem", "9MB")], &["max_connections"])).unwrap();
     let text = &applied.events[0].text;
     assert!(text.contains("work_mem \"8MB\" -> \"9MB\"") && text.contains("\"200\" -> not set"), "{text}");
     let view = world.cluster("gravl").view().parameters.unwrap();
@@ -92,6 +93,7 @@ fn a_primary_waits_for_the_standbys_that_have_less() {
     assert_eq!(refused, Rejection::StandbysBehind { primary: member_name("a"), behind });
     assert!(world.cluster("gravl").operation.is_none());
     // The standby itself may be restarted, and a reload takes no such value.
-    ask(&mut world.clone(), Epoch(1), "r2", restart("b", false)).unwrap();
+    ask(&mut world, Epoch(1), "r2", restart("b", false)).unwrap();
+    world.applied("restart");
     ask(&mut world, Epoch(1), "r3", restart("a", true)).unwrap();
 }

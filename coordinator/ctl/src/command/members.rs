@@ -5,8 +5,8 @@ use std::{net::IpAddr, path::PathBuf};
 use clap::{Args, Subcommand};
 use regent_proto::v1::{
     ChangeCoordinatorsRequest, ChangeMemberRequest, CoordinatorsReply, CoordinatorsRequest,
-    CreateClusterRequest, ForgetClusterRequest, MemberChanges, MemberDefinition, MembersReply, MembersRequest,
-    change_coordinators_request, change_member_request,
+    CreateClusterRequest, ForgetClusterRequest, MemberChanges, MemberDefinition, MembersReply,
+    MembersRequest, change_coordinators_request, change_member_request,
 };
 use regent_types::{ClusterName, MemberName, Region};
 
@@ -47,11 +47,13 @@ pub(crate) enum MembersCommand {
         mutation: Mutation,
     },
     /// Change a member's priority, whether it may be promoted, or where clients reach it.
-    #[command(after_help = "Examples:\n  regentctl members set gravl us-east-1 --priority 50 --reason 'prefer the others'\n  \
+    #[command(
+        after_help = "Examples:\n  regentctl members set gravl us-east-1 --priority 50 --reason 'prefer the others'\n  \
                             regentctl members set gravl us-east-1 --promotable false --reason 'its disk is slow' --dry-run\n  \
                             regentctl members set gravl us-east-1 --client-address 203.0.113.11 --reason 'new load balancer'\n\n\
                             Of the primary only priority and agent address: its DNS record is of its epoch. Who becomes\n\
-                            promotable counts against a primary's lease once that primary has the new list.")]
+                            promotable counts against a primary's lease once that primary has the new list."
+    )]
     Set(SetArgs),
     /// Add a cluster to the group.
     #[command(

@@ -96,7 +96,10 @@ async fn settled(
         });
         let Some(late) = late else { return Ok(now) };
         if Instant::now() >= give_up {
-            return Err(Failure::Waiting(format!("{} has not read version {} yet", late.member, now.version)));
+            return Err(Failure::Waiting(format!(
+                "{} has not read version {} yet",
+                late.member, now.version
+            )));
         }
         sleep(POLL).await;
     }
@@ -160,7 +163,9 @@ async fn forgotten(
         }
         if Instant::now() >= give_up {
             let name = &before.member;
-            return Err(Failure::Waiting(format!("{name} was restarted and still says that it waits for one")));
+            return Err(Failure::Waiting(format!(
+                "{name} was restarted and still says that it waits for one"
+            )));
         }
         sleep(POLL).await;
     }

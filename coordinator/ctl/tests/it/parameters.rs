@@ -72,7 +72,11 @@ async fn pending_restarts_are_done_standbys_first() {
     let dry: Vec<&str> = args.iter().copied().chain(["--dry-run"]).collect();
     fake.ctl(&dry).await.expect(0).says("would restart us-east-1, a standby");
     assert!(fake.world.lock().unwrap().restarts.is_empty());
-    fake.ctl(&args).await.expect(0).says("restarted us-east-1, a standby").says("restarted eu-north-1, the primary");
+    fake.ctl(&args)
+        .await
+        .expect(0)
+        .says("restarted us-east-1, a standby")
+        .says("restarted eu-north-1, the primary");
     let sent = fake.world.lock().unwrap().restarts.iter().map(|one| one.member.clone()).collect::<Vec<_>>();
     assert_eq!(sent, ["us-east-1", "eu-north-1"]);
     fake.ctl(&args).await.expect(0).says("no member waits");
