@@ -30,6 +30,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     fs::write(out.join("regent_descriptor.bin"), descriptors.encode_to_vec())?;
 
     let mut builder = tonic_prost_build::configure()
+        // In order, so that the same message is the same text.
+        .btree_map(format!(".{PACKAGE}"))
         .type_attribute(format!(".{PACKAGE}"), "#[derive(serde::Serialize)]")
         .type_attribute(format!(".{PACKAGE}"), "#[serde(rename_all = \"snake_case\")]");
     let mut names = String::new();

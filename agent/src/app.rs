@@ -18,6 +18,7 @@ use crate::{
     disk::Disk,
     guard::Guard,
     metrics::Counters,
+    parameters::Parameters,
     postgres::probe::Sample,
     promise::Promises,
     report,
@@ -53,6 +54,8 @@ pub struct Observed {
     pub rate: Rate,
     /// The newest salvages.
     pub salvages: Vec<SalvageSummary>,
+    /// Logical slots of this primary that a failover would lose.
+    pub logical_slots_at_risk: u32,
 }
 
 /// Shared by every task.
@@ -77,6 +80,8 @@ pub struct App {
     pub progress: Mutex<Option<JobProgress>>,
     /// Promises between members.
     pub promises: Promises,
+    /// PostgreSQL's parameters.
+    pub parameters: Parameters,
     /// The fsync probe.
     pub disk: Disk,
     /// Figures for `/metrics`.
@@ -115,11 +120,13 @@ impl App {
                 space: None,
                 rate: Rate::default(),
                 salvages: vec![],
+                logical_slots_at_risk: 0,
             }),
             view: Mutex::new(None),
             removed: Mutex::new(None),
             progress: Mutex::new(None),
             promises: Promises::open(&config.state_dir),
+            parameters: Parameters::open(&config.state_dir),
             disk: Disk::default(),
             counters: Counters::default(),
             busy: AtomicBool::new(false),
@@ -197,6 +204,7 @@ impl App {
             },
             job: self.progress.lock().expect("no panic while held").clone(),
             salvages: seen.salvages.clone(),
+            parameters: self.parameters.facts(),
             promise: self.promises.facts(
                 report::promise(guard_fresh.map(|(s, _)| s)),
                 guard_fresh.and_then(|(s, _)| s.lease_deadline_ns),

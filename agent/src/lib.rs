@@ -19,6 +19,7 @@ pub mod jobs;
 pub mod keeper;
 pub mod metrics;
 pub mod observer;
+pub mod parameters;
 pub mod postgres;
 pub mod promise;
 pub mod rejoin;

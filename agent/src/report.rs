@@ -64,6 +64,7 @@ pub fn postgres(seen: &Observed, status: Option<&Status>) -> PostgresFacts {
         accepting,
         not_accepting_for_ms: if accepting { 0 } else { ms_since(seen.answered_ns) },
         major: seen.major,
+        logical_slots_at_risk: seen.logical_slots_at_risk,
     }
 }
 

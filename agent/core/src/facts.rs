@@ -217,6 +217,8 @@ pub struct Worked {
     pub run_at_begin: Option<Option<u64>>,
     /// The configuration was read again.
     pub reloaded: bool,
+    /// An operator restarts this server: it may take parameters that were raised.
+    pub restarting: bool,
     /// The last step's failure.
     pub error: Option<String>,
     /// The upstream's word, and when it was asked, CLOCK_BOOTTIME ns.

@@ -15,6 +15,7 @@ mod facts;
 mod lineage;
 mod outcomes;
 pub mod outlook;
+pub mod parameters;
 mod plan;
 pub mod promise;
 mod session;

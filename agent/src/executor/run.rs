@@ -31,7 +31,8 @@ const START_PAUSE: Duration = Duration::from_millis(200);
 /// Carries out `work`.
 pub async fn run(app: &App, work: &Work) -> Outcome {
     let limits = Limits::default();
-    let mut worked = Worked::default();
+    let restarting = matches!(work.directive, Directive::Restart { .. });
+    let mut worked = Worked { restarting, ..Worked::default() };
     let mut prober = Prober::default();
     let mut failures = 0u32;
     let mut silent_since = None;

@@ -98,6 +98,7 @@ pub async fn perform(app: &App, step: &Step, worked: &mut Worked) -> Result<(), 
         Step::StartStandby => start_standby(app).await?,
         Step::StartPrimary(epoch) => {
             refresh(app, None)?;
+            write_parameters(app, worked.restarting).await?;
             strip_auto(app)?;
             app.guard.ask(&Request::StartPrimary { epoch: epoch.0 }, START).await?;
         }
@@ -112,6 +113,7 @@ pub async fn perform(app: &App, step: &Step, worked: &mut Worked) -> Result<(), 
         Step::Reload => {
             let upstream = conf::read_upstream(&config.data_dir);
             refresh(app, upstream.as_ref().map(|(host, port)| (host.as_str(), *port)))?;
+            write_parameters(app, false).await?;
             reload(app, true).await?;
             worked.reloaded = true;
         }
@@ -231,10 +233,17 @@ fn refresh(app: &App, upstream: Option<(&str, u16)>) -> Result<(), StepError> {
     write().map_err(StepError::io("write PostgreSQL's configuration"))
 }
 
+/// The cluster's parameters for the role that the data directory has.
+async fn write_parameters(app: &App, restarting: bool) -> Result<(), StepError> {
+    let written = crate::parameters::write(app, restarting).await;
+    written.map(drop).map_err(StepError::io("write PostgreSQL's parameters"))
+}
+
 /// Starts the standby with a fresh configuration and the upstream that it has.
 pub async fn start_standby(app: &App) -> Result<(), StepError> {
     let upstream = conf::read_upstream(&app.config.data_dir);
     refresh(app, upstream.as_ref().map(|(h, p)| (h.as_str(), *p)))?;
+    write_parameters(app, false).await?;
     strip_auto(app)?;
     app.guard.ask(&Request::StartStandby { create: false }, START).await?;
     Ok(())

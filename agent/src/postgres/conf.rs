@@ -127,6 +127,8 @@ pub fn render(config: &Config, upstream: Option<(&str, u16)>, archive: bool, maj
     if logical {
         lines.push("sync_replication_slots = on".to_owned());
     }
+    // Last: an operator's parameters win over the defaults above; what must not be set is refused before.
+    lines.push(format!("include_if_exists = '{}'", crate::parameters::FILE));
     lines.push(String::new());
     lines.join("\n")
 }
@@ -182,8 +184,9 @@ pub fn strip_auto(config: &Config, data_dir: &Path) -> io::Result<Vec<String>> {
     };
     let name = |line: &str| line.split_once('=').map(|(name, _)| name.trim().to_owned());
     let included = render(config, None, false, crate::data::major(data_dir));
-    let managed: Vec<String> =
+    let mut managed: Vec<String> =
         included.lines().filter(|line| !line.starts_with('#')).filter_map(name).collect();
+    managed.extend(crate::parameters::names(data_dir));
     let (out, kept): (Vec<&str>, Vec<&str>) =
         text.lines().partition(|line| name(line).is_some_and(|name| managed.contains(&name)));
     if out.is_empty() {

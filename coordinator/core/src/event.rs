@@ -81,6 +81,10 @@ pub enum EventKind {
     RollingBack,
     /// The primary asks by a newer list of who may be promoted.
     PromotableAcknowledged,
+    /// PostgreSQL's parameters were changed.
+    ParametersChanged,
+    /// What is configured of a member was changed.
+    MemberChanged,
 }
 
 /// One event, kept in the replicated state for `watch`.

@@ -21,13 +21,30 @@ pub const FEATURE_LEVEL: u8 = 2;
 /// The level of a group that has never been raised.
 pub const FEATURE_LEVEL_FIRST: u8 = 1;
 
+/// No table here has a default: whoever adds a kind says which level knows it. Once a release is out, its levels are closed.
 impl Body {
     /// The lowest level that understands this proposal.
     pub fn level(&self) -> u8 {
         match self {
             Body::RaiseLevel { level } => *level,
             Body::Request(request) => request.kind.level(),
-            _ => FEATURE_LEVEL_FIRST,
+            Body::Configure(_)
+            | Body::Declare(_)
+            | Body::FenceProven { .. }
+            | Body::CandidatesReported { .. }
+            | Body::Outcome { .. }
+            | Body::StepOverdue { .. }
+            | Body::SyncConfirmed { .. }
+            | Body::CooldownOver { .. }
+            | Body::Withdraw { .. }
+            | Body::LeasesSettled { .. }
+            | Body::MembersAcknowledged { .. }
+            | Body::Group(_)
+            | Body::GroupNews(_)
+            | Body::Alert { .. }
+            | Body::SwitchoverDue { .. }
+            | Body::FailbackReady { .. }
+            | Body::PromotableAcknowledged { .. } => FEATURE_LEVEL_FIRST,
         }
     }
 }
@@ -36,8 +53,23 @@ impl RequestKind {
     /// The lowest level that understands this request.
     pub fn level(&self) -> u8 {
         match self {
-            RequestKind::Restart { .. } => 2,
-            _ => FEATURE_LEVEL_FIRST,
+            RequestKind::Failover { .. }
+            | RequestKind::Pause
+            | RequestKind::Resume
+            | RequestKind::AssumeFenced
+            | RequestKind::SetAutomation { .. }
+            | RequestKind::Acknowledge
+            | RequestKind::Approve { .. }
+            | RequestKind::SetPolicy { .. }
+            | RequestKind::AddMember { .. }
+            | RequestKind::RemoveMember { .. }
+            | RequestKind::Switchover { .. }
+            | RequestKind::Schedule { .. }
+            | RequestKind::Failback { .. }
+            | RequestKind::Abort => FEATURE_LEVEL_FIRST,
+            RequestKind::Restart { .. }
+            | RequestKind::SetParameters { .. }
+            | RequestKind::SetMember { .. } => 2,
         }
     }
 }

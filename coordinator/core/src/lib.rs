@@ -24,6 +24,7 @@ mod level;
 mod loss;
 mod membership;
 mod operation;
+mod parameters;
 mod pending;
 mod position;
 mod procedure;
@@ -52,6 +53,7 @@ pub use level::{FEATURE_LEVEL, FEATURE_LEVEL_FIRST};
 pub use loss::{LossReport, LossUpperBound};
 pub use membership::{Adoption, Forgotten, LeaseInFlight, Membership, RemovedMember, Unacknowledged};
 pub use operation::{Kind, Operation, OperationResult, Step, StepRecord, Trigger};
+pub use parameters::{MANAGED_PARAMETERS, Parameters};
 pub use pending::{Pending, PendingWhy};
 pub use position::{Leadership, Position};
 pub use procedure::policy::differences;
@@ -59,7 +61,8 @@ pub use procedure::precedence;
 pub use promotable::PromotableList;
 pub use proof::{Certainty, Confinement, ExternalEvidence, FenceProof, FenceRecord};
 pub use proposal::{
-    Body, Declare, Evidence as DeclareEvidence, LagEvidence, OperatorRequest, Proposal, RequestKind,
+    Body, Declare, Evidence as DeclareEvidence, LagEvidence, MemberChanges, OperatorRequest, Proposal,
+    RequestKind,
 };
 pub use rejection::Rejection;
 pub use request::{GroupNews, GroupRequest, GroupRequestKind};

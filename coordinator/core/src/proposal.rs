@@ -1,6 +1,6 @@
 //! Proposals: the only things that enter the log.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use regent_types::{
     Automation, BootId, CandidateReport, ClusterName, CoordinatorId, EffectKey, Epoch, FencedEvidence,
@@ -318,5 +318,39 @@ pub enum RequestKind {
         member: MemberName,
         /// Only reload.
         reload_only: bool,
+        /// Standbys that run with less than the files say of a parameter that they need as high as their primary, with the
+        /// parameters: as the leader last heard them.
+        #[serde(default)]
+        behind: BTreeMap<MemberName, Vec<String>>,
     },
+    /// Change PostgreSQL's parameters on every member.
+    SetParameters {
+        /// New values.
+        set: BTreeMap<String, String>,
+        /// Back to what the members' own files say.
+        unset: BTreeSet<String>,
+    },
+    /// Change what is configured of a member.
+    SetMember {
+        /// Its name.
+        member: MemberName,
+        /// What is to be different.
+        changes: MemberChanges,
+    },
+}
+
+/// What is to be different about a member; `None` stays as it is. Region, host and port are not among them: a member that lives
+/// elsewhere is another one.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MemberChanges {
+    /// Higher is preferred between candidates with equal WAL.
+    pub priority: Option<u32>,
+    /// May ever be promoted.
+    pub promotable: Option<bool>,
+    /// Address that the DNS name gets when it is primary.
+    pub client_address: Option<std::net::IpAddr>,
+    /// Port for clients.
+    pub client_port: Option<u16>,
+    /// Where its agent is asked for promises.
+    pub agent_address: Option<String>,
 }

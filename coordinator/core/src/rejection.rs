@@ -354,4 +354,14 @@ pub enum Rejection {
         /// The group's level.
         group: u8,
     },
+    /// Replay on a standby would stop.
+    #[error(
+        "a restart of the primary {primary} now would stop the replay of {behind}, which runs with less than the files say: restart it first"
+    )]
+    StandbysBehind {
+        /// The primary.
+        primary: MemberName,
+        /// Which standbys, each with the parameters.
+        behind: String,
+    },
 }

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     Adoption, ClusterConfig, Cooldown, Effect, Event, FEATURE_LEVEL_FIRST, Forgotten, Group, LeaseInFlight,
-    Membership, Operation, Pending, PendingFailback, PromotableList, Scheduled,
+    Membership, Operation, Parameters, Pending, PendingFailback, PromotableList, Scheduled,
 };
 
 /// Newest events kept for `watch`.
@@ -213,6 +213,9 @@ pub struct Cluster {
     /// Who may be promoted, with versions.
     #[serde(default)]
     pub promotable: PromotableList,
+    /// PostgreSQL's parameters as operators have set them.
+    #[serde(default)]
+    pub parameters: Parameters,
 }
 
 fn resumed_default() -> Automation {
@@ -255,6 +258,7 @@ impl Cluster {
             members_version: self.membership.version,
             heartbeat_interval_ms: Some(self.config.policy.heartbeat_interval_ms),
             promises: Some(self.promise_view()),
+            parameters: self.parameters.view(),
         }
     }
 

@@ -159,9 +159,10 @@ pub(crate) enum Command {
     /// Restart PostgreSQL on one member, in its present role: no failover, the lease stays.
     #[command(
         after_help = "Examples:\n  regentctl restart gravl us-east-1 --reason 'max_connections' --wait\n  \
-                            regentctl restart gravl eu-north-1 --reason 'minor upgrade' --dry-run\n\n\
-                            Standbys first when a parameter such as max_connections is raised, the primary first when it\n\
-                            is lowered. A restart of the primary that takes longer than the policy's promote_timeout is\n\
+                            regentctl restart gravl eu-north-1 --reason 'minor upgrade' --dry-run\n  \
+                            regentctl restart gravl --if-pending --reason 'max_connections'\n\n\
+                            A restart of the primary is refused while a standby that is heard runs with less than the files\n\
+                            say of a parameter such as max_connections: its replay would stop. A restart of the primary that takes longer than the policy's promote_timeout is\n\
                             given up, and a server that is down then is failed over as usual. docs/everyday.md"
     )]
     Restart(RestartArgs),
@@ -175,6 +176,9 @@ pub(crate) enum Command {
     /// Show and change thresholds while the cluster runs.
     #[command(subcommand)]
     Policy(crate::command::PolicyCommand),
+    /// Show and change PostgreSQL's own parameters on every member.
+    #[command(subcommand)]
+    Postgres(crate::command::PostgresCommand),
     /// Add, remove and list members, clusters and coordinators.
     #[command(subcommand)]
     Members(crate::command::MembersCommand),
@@ -345,7 +349,11 @@ pub(crate) struct RestartArgs {
     /// Which cluster.
     pub cluster: ClusterName,
     /// Which member.
-    pub member: MemberName,
+    #[arg(required_unless_present = "if_pending")]
+    pub member: Option<MemberName>,
+    /// Only where a parameter waits for a restart; without a member one after the other, standbys first.
+    #[arg(long, conflicts_with_all = ["request_id"])]
+    pub if_pending: bool,
     /// Why; recorded with the operation.
     #[arg(long, value_parser = reason)]
     pub reason: String,

@@ -29,7 +29,8 @@ impl Operators {
             request_id: &message.request_id,
             dry_run: message.dry_run,
         };
-        let kind = RequestKind::Restart { member: member.clone(), reload_only: message.reload_only };
+        let behind = self.behind(&message.cluster)?;
+        let kind = RequestKind::Restart { member: member.clone(), reload_only: message.reload_only, behind };
         let request = self.request(&caller, &common, kind)?;
         let (cluster, id) = (request.cluster.clone(), request.request_id.clone());
         let applied = self.ask(request, common.dry_run).await?;

@@ -1,7 +1,8 @@
 //! Members and whole clusters: list, add, remove, create, forget, adopt. Decides nothing; the core judges.
 
 use regent_core::{
-    Body, GroupRequest, GroupRequestKind, MemberConfig, OperatorRequest, RequestKind, SyncState,
+    Body, GroupRequest, GroupRequestKind, MemberChanges, MemberConfig, OperatorRequest, RequestKind,
+    SyncState,
 };
 use regent_proto::v1::{self, change_member_request::Change};
 use regent_types::{DataForm, Epoch, MemberName, Region, SystemId};
@@ -46,6 +47,19 @@ fn definition(one: &v1::MemberDefinition) -> Result<(MemberName, MemberConfig), 
         agent_address: one.agent_address.clone(),
     };
     Ok((member(&one.name)?, config))
+}
+
+fn member_changes(changes: &v1::MemberChanges) -> Result<MemberChanges, Status> {
+    let address = |text: &String| {
+        text.parse().map_err(|error| invalid("set.client_address", format_args!("{text:?}: {error}")))
+    };
+    Ok(MemberChanges {
+        priority: changes.priority,
+        promotable: changes.promotable,
+        client_address: changes.client_address.as_ref().map(address).transpose()?,
+        client_port: changes.client_port.map(|value| port("set.client_port", value)).transpose()?,
+        agent_address: changes.agent_address.clone(),
+    })
 }
 
 fn shown(name: &MemberName, config: &MemberConfig) -> v1::MemberDefinition {
@@ -138,6 +152,12 @@ impl Operators {
                 ];
                 (RequestKind::AddMember { member, config: Box::new(config) }, notes)
             }
+            Some(Change::Set(changes)) => {
+                let member = member(&changes.name)?;
+                let notes =
+                    vec!["the files of the coordinators are not changed: write it there too".to_owned()];
+                (RequestKind::SetMember { member, changes: member_changes(changes)? }, notes)
+            }
             Some(Change::Remove(text)) => {
                 let member = member(text)?;
                 let notes = vec![
@@ -158,6 +178,7 @@ impl Operators {
             request_id: request_id(&message.request_id)?,
             kind,
         };
+        let listed = !matches!(message.change, Some(Change::Set(_)));
         let applied = self.take(Body::Request(request), message.dry_run).await?;
         let version =
             self.node.shared.lock().state.clusters.get(&name).map_or(0, |one| one.membership.version);
@@ -165,7 +186,7 @@ impl Operators {
             changes: applied.events.iter().map(|event| event.text.clone()).collect(),
             notes,
             epoch: applied.epoch.0,
-            version: version + u64::from(message.dry_run),
+            version: version + u64::from(message.dry_run && listed),
             dry_run: message.dry_run,
         }))
     }

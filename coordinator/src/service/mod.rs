@@ -9,6 +9,7 @@ mod explain;
 mod judge;
 mod membership;
 mod operator;
+mod parameters;
 mod peer;
 mod policy;
 mod relay;

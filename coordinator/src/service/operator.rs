@@ -512,4 +512,17 @@ impl OperatorService for Operators {
         let caller = self.gate.operator(&request)?;
         self.coordinators_change(caller, request.into_inner()).await
     }
+
+    async fn get_parameters(&self, request: Request<v1::ParametersRequest>) -> Answered<v1::ParametersReply> {
+        let caller = self.gate.viewer(&request)?;
+        self.parameters(caller, request.into_inner()).await
+    }
+
+    async fn set_parameters(
+        &self,
+        request: Request<v1::SetParametersRequest>,
+    ) -> Answered<v1::SetParametersReply> {
+        let caller = self.gate.operator(&request)?;
+        self.change_parameters(caller, request.into_inner()).await
+    }
 }

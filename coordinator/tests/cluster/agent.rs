@@ -319,6 +319,7 @@ impl Agent {
                     accepting: (primary || standby) && self.not_accepting_for_ms == 0,
                     not_accepting_for_ms: self.not_accepting_for_ms,
                     major: Some(18),
+                    logical_slots_at_risk: 0,
                 },
                 data: DataFacts {
                     form: self.form,
@@ -346,6 +347,7 @@ impl Agent {
                 job: None,
                 salvages: Vec::new(),
                 promise: regent_types::PromiseFacts::default(),
+                parameters: regent_types::ParameterFacts::default(),
             },
         }
     }

@@ -8,6 +8,7 @@ mod directive;
 mod heartbeat;
 mod loss;
 mod outcome;
+mod parameters;
 mod promise;
 mod report;
 mod session;

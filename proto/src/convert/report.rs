@@ -22,6 +22,7 @@ impl From<Report> for v1::Report {
             job: report.job.map(Into::into),
             salvages: report.salvages.into_iter().map(Into::into).collect(),
             promise: Some(report.promise.into()),
+            parameters: Some(report.parameters.into()),
         }
     }
 }
@@ -38,6 +39,7 @@ impl TryFrom<v1::Report> for Report {
             job: optional(report.job, "job")?,
             salvages: list(report.salvages, "salvages")?,
             promise: optional(report.promise, "promise")?.unwrap_or_default(),
+            parameters: optional(report.parameters, "parameters")?.unwrap_or_default(),
         })
     }
 }
@@ -113,6 +115,7 @@ impl From<PostgresFacts> for v1::PostgresFacts {
             accepting: postgres.accepting,
             not_accepting_for_ms: postgres.not_accepting_for_ms,
             major: postgres.major,
+            logical_slots_at_risk: postgres.logical_slots_at_risk,
         }
     }
 }
@@ -125,6 +128,7 @@ impl TryFrom<v1::PostgresFacts> for PostgresFacts {
             accepting: postgres.accepting,
             not_accepting_for_ms: postgres.not_accepting_for_ms,
             major: postgres.major,
+            logical_slots_at_risk: postgres.logical_slots_at_risk,
         })
     }
 }

@@ -61,6 +61,7 @@ fn report() -> Report {
             accepting: true,
             not_accepting_for_ms: 0,
             major: Some(18),
+            logical_slots_at_risk: 2,
         },
         data: DataFacts {
             form: DataForm::Primary,
@@ -101,6 +102,12 @@ fn report() -> Report {
             list: Some((Epoch(4), 2)),
             given: Some(GivenPromise { epoch: None, remaining_ms: 9 }),
             extended: Some(PromisedLease { epoch: Epoch(4), by: vec![member("us-east-1")], remaining_ms: 8 }),
+        },
+        parameters: ParameterFacts {
+            version: 3,
+            pending_restart: vec!["max_connections".into(), "shared_buffers".into()],
+            raise_first: vec!["max_connections".into()],
+            refused: [("nonsense".to_owned(), "unrecognized configuration parameter".to_owned())].into(),
         },
     }
 }
@@ -366,6 +373,10 @@ fn every_acknowledgement_round_trips() {
                     PromotableMember { member: member("us-east-1"), agent_address: Some("h:1".into()) },
                 ],
                 terms: LeaseTerms { ttl_ms: 60_000, rho_ppm: 5_000, kill_ms: 1_000 },
+            }),
+            parameters: Some(ParametersView {
+                version: 3,
+                values: [("work_mem".to_owned(), "8MB".to_owned())].into(),
             }),
         };
         for view in [None, Some(view)] {

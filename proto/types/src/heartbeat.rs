@@ -2,7 +2,9 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{BootId, ClusterName, Epoch, InstanceId, MemberName, PromiseView, Region, Report};
+use crate::{
+    BootId, ClusterName, Epoch, InstanceId, MemberName, ParametersView, PromiseView, Region, Report,
+};
 
 /// One heartbeat of one member. `stamp_ns` and `nonce` come back with the acknowledgement: a lease is counted from
 /// the sending of exactly that heartbeat, so it can only end early.
@@ -158,4 +160,7 @@ pub struct ClusterView {
     /// Whom the primary of `epoch` asks for promises; absent from a coordinator that knows nothing of them.
     #[serde(default)]
     pub promises: Option<PromiseView>,
+    /// PostgreSQL's parameters as an operator set them for the cluster; absent before the first change.
+    #[serde(default)]
+    pub parameters: Option<ParametersView>,
 }

@@ -10,6 +10,7 @@ mod ids;
 pub mod mutant;
 mod numbers;
 mod outcome;
+mod parameters;
 mod policy;
 mod promise;
 mod report;
@@ -27,6 +28,7 @@ pub use outcome::{
     CandidateReport, CheckpointedEvidence, Evidence, FencedEvidence, Outcome, PromotedEvidence, RejoinMethod,
     RejoinedEvidence,
 };
+pub use parameters::{ParameterFacts, ParametersView, STANDBY_NEEDS};
 pub use policy::{Automation, LeaseTerms};
 pub use promise::{GivenPromise, PromiseFacts, PromiseView, PromisedLease, PromotableMember};
 pub use report::{

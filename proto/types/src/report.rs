@@ -3,7 +3,9 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Epoch, InstanceId, Lsn, MemberName, PromiseFacts, SalvageSummary, SystemId, Timeline};
+use crate::{
+    Epoch, InstanceId, Lsn, MemberName, ParameterFacts, PromiseFacts, SalvageSummary, SystemId, Timeline,
+};
 
 /// Everything an agent knows about its member at one instant.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -26,6 +28,9 @@ pub struct Report {
     /// Promises given and received.
     #[serde(default)]
     pub promise: PromiseFacts,
+    /// What it has made of the cluster's PostgreSQL parameters.
+    #[serde(default)]
+    pub parameters: ParameterFacts,
 }
 
 /// The guard as the agent sees it.
@@ -86,6 +91,9 @@ pub struct PostgresFacts {
     pub not_accepting_for_ms: u64,
     /// Major version, e.g. 18.
     pub major: Option<u32>,
+    /// Primary: logical slots that a failover would lose.
+    #[serde(default)]
+    pub logical_slots_at_risk: u32,
 }
 
 /// What the data directory is.

@@ -26,11 +26,12 @@ impl Deployment {
             self.write_coordinator(region)?;
             self.write_file(&self.files.ctl_config(region), &self.ctl_toml(region)?)?;
         }
-        for member in MEMBERS {
-            self.write_file(&self.files.config(&format!("guard-{member}")), &self.guard_toml(member))?;
-            self.write_file(&self.files.config(&format!("agent-{member}")), &self.agent_toml(member)?)?;
-        }
-        Ok(())
+        MEMBERS.into_iter().try_for_each(|member| self.write_member(member))
+    }
+
+    pub(super) fn write_member(&self, member: &str) -> Result<()> {
+        self.write_file(&self.files.config(&format!("guard-{member}")), &self.guard_toml(member))?;
+        self.write_file(&self.files.config(&format!("agent-{member}")), &self.agent_toml(member)?)
     }
 
     fn write_file(&self, path: &Path, text: &str) -> Result<()> {
@@ -170,7 +171,7 @@ impl Deployment {
             "state_dir = {:?}\ndata_dir = {:?}\npg_bin = {:?}\nlease_ttl_max = {}\n",
             self.files.guard_state(member),
             self.files.data(member),
-            self.postgres.bin_dir,
+            self.pg_bin(member),
             text(self.timing.lease_ttl)
         )
     }
@@ -194,7 +195,7 @@ impl Deployment {
             self.files.data(member),
             self.files.agent_state(member),
             self.files.salvage(member),
-            self.postgres.bin_dir,
+            self.pg_bin(member),
             postgres.ip(),
             postgres.port(),
             self.files.password(),

@@ -107,6 +107,7 @@ impl Deployment {
             ] {
                 user.make_dir(&dir)?;
             }
+            self.link_postgres(member)?;
             if self.options.failing_disks.contains(member) {
                 let control = files.root().join("etc").join(format!("disk-{member}"));
                 let disk = if self.options.one_disk { files.member(member) } else { files.disk(member) };

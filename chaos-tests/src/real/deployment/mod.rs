@@ -46,9 +46,11 @@ mod impostors;
 mod judge;
 mod layout;
 mod life;
+mod minors;
 mod options;
 mod salvage;
 mod status;
+mod third;
 mod timing;
 mod workload;
 

@@ -33,6 +33,8 @@ pub struct DeploymentOptions {
     pub log_filter: String,
     /// The coordinators' files name no cluster: the scenario adds it.
     pub without_cluster: bool,
+    /// Each member finds its PostgreSQL by a link of its own, the older of two minor versions at first.
+    pub switchable_postgres: bool,
 }
 
 impl DeploymentOptions {
@@ -52,6 +54,7 @@ impl DeploymentOptions {
             dns_providers: Vec::new(),
             log_filter: "info,openraft=warn,hickory_server=warn".into(),
             without_cluster: false,
+            switchable_postgres: false,
         }
     }
 
@@ -119,6 +122,12 @@ impl DeploymentOptions {
     /// The coordinators' files name no cluster.
     pub fn without_cluster(mut self) -> Self {
         self.without_cluster = true;
+        self
+    }
+
+    /// Each member finds its PostgreSQL by a link ([`super::Deployment::switch_postgres`]).
+    pub fn switchable_postgres(mut self) -> Self {
+        self.switchable_postgres = true;
         self
     }
 

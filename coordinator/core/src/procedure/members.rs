@@ -32,12 +32,15 @@ pub(crate) fn request(
     match &request.kind {
         RequestKind::AddMember { member, config } => add(cluster, change, request, member, config),
         RequestKind::RemoveMember { member } => remove(cluster, change, request, member),
+        RequestKind::SetMember { member, changes } => {
+            super::member_changes::set(cluster, change, request, member, changes)
+        }
         _ => Err(Rejection::NotWaiting),
     }
 }
 
 /// Only a rejoin may run: every other operation has looked at the list and goes on by what it saw.
-fn check_quiet(cluster: &Cluster) -> Result<(), Rejection> {
+pub(super) fn check_quiet(cluster: &Cluster) -> Result<(), Rejection> {
     match &cluster.operation {
         Some(operation) if !matches!(operation.kind, Kind::Rejoin { .. }) => {
             Err(Rejection::OperationRunning { operation: operation.id, step: operation.step })

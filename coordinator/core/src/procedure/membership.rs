@@ -97,6 +97,7 @@ fn begin(
         scheduled: None,
         pending_failback: None,
         promotable: crate::PromotableList::default(),
+        parameters: crate::Parameters::default(),
     };
     let how = match adopt {
         Some(system_id) => format!(", taking over running servers of system {system_id}"),

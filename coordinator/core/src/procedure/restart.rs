@@ -8,7 +8,9 @@
 //! The interleaving that would break it: a restart that never ends keeps a dead primary from being failed over. The deadline
 //! is the step's own, counted by whoever leads, so it is late by a change of leader at most. `restarts.rs` has the test.
 
-use regent_types::Directive;
+use std::collections::BTreeMap;
+
+use regent_types::{Directive, MemberName};
 
 use super::{
     Change,
@@ -29,7 +31,7 @@ pub(crate) fn request(
     change: &mut Change,
     request: &OperatorRequest,
 ) -> Result<(), Rejection> {
-    let RequestKind::Restart { member, reload_only } = &request.kind else {
+    let RequestKind::Restart { member, reload_only, behind } = &request.kind else {
         return Err(Rejection::NotWaiting);
     };
     let cluster = cluster(state, &request.cluster)?;
@@ -45,6 +47,9 @@ pub(crate) fn request(
     }
     let established = cluster.leasable().filter(|appointment| appointment.established.is_some());
     let primary = established.ok_or(Rejection::NoPrimary)?.member == *member;
+    if primary && !reload_only {
+        check_standbys(cluster, member, behind)?;
+    }
     let start = Start {
         kind: Kind::Restart { member: member.clone(), reload_only: *reload_only },
         trigger: Trigger::Operator,
@@ -66,6 +71,24 @@ pub(crate) fn request(
     Ok(())
 }
 
+/// A primary that comes back with more connections (or another of [`regent_types::STANDBY_NEEDS`]) than a standby has stops that
+/// standby's replay, and with it everything that a failover would promote. Who was not heard is not waited for: a lost standby
+/// must not keep its primary from being restarted, and its agent starts it with the new value anyway.
+fn check_standbys(
+    cluster: &Cluster,
+    primary: &MemberName,
+    behind: &BTreeMap<MemberName, Vec<String>>,
+) -> Result<(), Rejection> {
+    let standbys = behind.iter().filter(|(name, what)| {
+        *name != primary && !what.is_empty() && cluster.config.members.contains_key(*name)
+    });
+    let behind: Vec<String> = standbys.map(|(name, what)| format!("{name} ({})", what.join(", "))).collect();
+    if behind.is_empty() {
+        return Ok(());
+    }
+    Err(Rejection::StandbysBehind { primary: primary.clone(), behind: behind.join(" and ") })
+}
+
 /// The server runs again in its role.
 pub(crate) fn restarted(cluster: &mut Cluster, change: &mut Change, elapsed_ms: u64) {
     let evidence = format!("PostgreSQL accepts connections in its role, {elapsed_ms} ms after the directive");
@@ -79,7 +102,7 @@ pub(crate) fn failed(cluster: &mut Cluster, change: &mut Change, reason: &str) {
 }
 
 /// A restart of this member runs: that its server is down is expected.
-pub(crate) fn is_restarting(cluster: &Cluster, member: &regent_types::MemberName) -> bool {
+pub(crate) fn is_restarting(cluster: &Cluster, member: &MemberName) -> bool {
     cluster
         .operation
         .as_ref()

@@ -107,6 +107,7 @@ impl Member {
                 accepting: accepting && self.down_since_ns.is_none(),
                 not_accepting_for_ms: down_ms,
                 major: Some(18),
+                logical_slots_at_risk: 0,
             },
             data: DataFacts {
                 form: self.form,
@@ -132,6 +133,7 @@ impl Member {
             job: self.job.clone(),
             salvages: Vec::new(),
             promise: regent_types::PromiseFacts::default(),
+            parameters: regent_types::ParameterFacts::default(),
         };
         Heartbeat {
             cluster: self.cluster.clone(),

@@ -23,7 +23,11 @@ fn restart(world: &mut World, member: &str) -> regent_core::Reply {
         reason: "minor upgrade".into(),
         expected_epoch: world.cluster("gravl").epoch,
         request_id: RequestId::new(format!("restart-{}", world.state.applied_index)).unwrap(),
-        kind: RequestKind::Restart { member: member_name(member), reload_only: false },
+        kind: RequestKind::Restart {
+            member: member_name(member),
+            reload_only: false,
+            behind: Default::default(),
+        },
     }))
 }
 

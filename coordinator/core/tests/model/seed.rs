@@ -254,6 +254,7 @@ pub fn heartbeat(member: usize, restarts: u8, stamp_ns: u64) -> Heartbeat {
                 accepting: false,
                 not_accepting_for_ms: 0,
                 major: None,
+                logical_slots_at_risk: 0,
             },
             data: DataFacts {
                 form: DataForm::Standby,
@@ -271,6 +272,7 @@ pub fn heartbeat(member: usize, restarts: u8, stamp_ns: u64) -> Heartbeat {
             job: None,
             salvages: Vec::new(),
             promise: regent_types::PromiseFacts::default(),
+            parameters: regent_types::ParameterFacts::default(),
         },
     }
 }

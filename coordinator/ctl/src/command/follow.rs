@@ -15,7 +15,7 @@ use crate::{
     output::{Output, duration, report, step_line},
 };
 
-const POLL: Duration = Duration::from_millis(300);
+pub(super) const POLL: Duration = Duration::from_millis(300);
 
 /// Polls until the operation has ended, printing each finished step to standard error, then prints its report.
 pub(super) async fn to_its_end(

@@ -5,8 +5,8 @@ use std::{net::IpAddr, path::PathBuf};
 use clap::{Args, Subcommand};
 use regent_proto::v1::{
     ChangeCoordinatorsRequest, ChangeMemberRequest, CoordinatorsReply, CoordinatorsRequest,
-    CreateClusterRequest, ForgetClusterRequest, MemberDefinition, MembersReply, MembersRequest,
-    change_coordinators_request, change_member_request,
+    CreateClusterRequest, ForgetClusterRequest, MemberChanges, MemberDefinition, MembersReply,
+    MembersRequest, change_coordinators_request, change_member_request,
 };
 use regent_types::{ClusterName, MemberName, Region};
 
@@ -46,6 +46,15 @@ pub(crate) enum MembersCommand {
         #[command(flatten)]
         mutation: Mutation,
     },
+    /// Change a member's priority, whether it may be promoted, or where clients reach it.
+    #[command(
+        after_help = "Examples:\n  regentctl members set gravl us-east-1 --priority 50 --reason 'prefer the others'\n  \
+                            regentctl members set gravl us-east-1 --promotable false --reason 'its disk is slow' --dry-run\n  \
+                            regentctl members set gravl us-east-1 --client-address 203.0.113.11 --reason 'new load balancer'\n\n\
+                            Of the primary only priority and agent address: its DNS record is of its epoch. Who becomes\n\
+                            promotable counts against a primary's lease once that primary has the new list."
+    )]
+    Set(SetArgs),
     /// Add a cluster to the group.
     #[command(
         after_help = "Example:\n  regentctl members create --file rides.toml --reason 'new service' --dry-run\n\n\
@@ -164,6 +173,41 @@ pub(crate) struct AddArgs {
 }
 
 #[derive(Debug, Args)]
+pub(crate) struct SetArgs {
+    /// Which cluster.
+    pub cluster: ClusterName,
+    /// Which member.
+    pub member: MemberName,
+    #[command(flatten)]
+    pub changes: Changes,
+    /// Refuse when the cluster is at another epoch [default: read the status first].
+    #[arg(long, value_name = "EPOCH")]
+    pub expected_epoch: Option<u64>,
+    #[command(flatten)]
+    pub mutation: Mutation,
+}
+
+#[derive(Debug, Args)]
+#[group(required = true, multiple = true)]
+pub(crate) struct Changes {
+    /// Higher is preferred between candidates with equal WAL.
+    #[arg(long)]
+    pub priority: Option<u32>,
+    /// Whether it may ever be promoted.
+    #[arg(long, value_name = "true|false")]
+    pub promotable: Option<bool>,
+    /// Address that the DNS name gets when it is primary.
+    #[arg(long)]
+    pub client_address: Option<IpAddr>,
+    /// Port for clients.
+    #[arg(long)]
+    pub client_port: Option<u16>,
+    /// host:port at which the other members' agents ask its agent for promises.
+    #[arg(long, value_name = "HOST:PORT")]
+    pub agent_address: Option<String>,
+}
+
+#[derive(Debug, Args)]
 pub(crate) struct AdoptArgs {
     /// File with one [[cluster]] table that names the running servers as its members.
     #[arg(long, value_name = "FILE")]
@@ -195,6 +239,18 @@ pub(super) async fn run(client: &Client, output: &Output, command: MembersComman
                 agent_address: args.agent_address,
             };
             let change = change_member_request::Change::Add(definition);
+            member(client, output, &args.cluster, args.expected_epoch, &args.mutation, change).await
+        }
+        MembersCommand::Set(args) => {
+            let changes = MemberChanges {
+                name: args.member.to_string(),
+                priority: args.changes.priority,
+                promotable: args.changes.promotable,
+                client_address: args.changes.client_address.map(|address| address.to_string()),
+                client_port: args.changes.client_port.map(u32::from),
+                agent_address: args.changes.agent_address,
+            };
+            let change = change_member_request::Change::Set(changes);
             member(client, output, &args.cluster, args.expected_epoch, &args.mutation, change).await
         }
         MembersCommand::Remove { cluster, member: name, expected_epoch, mutation } => {

@@ -12,7 +12,9 @@ mod man;
 mod members;
 mod pki;
 mod policy;
+mod postgres;
 mod restart;
+mod restart_pending;
 mod restraint;
 pub(crate) mod salvage;
 mod status;
@@ -36,6 +38,7 @@ use crate::{
 
 pub(crate) use members::{AdoptArgs, MembersCommand};
 pub(crate) use policy::PolicyCommand;
+pub(crate) use postgres::PostgresCommand;
 
 pub(crate) async fn run(cli: Cli) -> Result<(), Failure> {
     let output = Output::new(&cli.global);
@@ -57,6 +60,7 @@ pub(crate) async fn run(cli: Cli) -> Result<(), Failure> {
         Command::Reload(args) => restart::reload(&connect(&cli.global)?, &output, args).await,
         Command::History(args) => history::run(&connect(&cli.global)?, &output, args).await,
         Command::Policy(command) => policy::run(&connect(&cli.global)?, &output, command).await,
+        Command::Postgres(command) => postgres::run(&connect(&cli.global)?, &output, command).await,
         Command::Members(command) => members::run(&connect(&cli.global)?, &output, command).await,
         Command::Adopt(args) => members::adopt(&connect(&cli.global)?, &output, args).await,
         Command::Salvage(command) => salvage::run(&cli.global, &output, command).await,

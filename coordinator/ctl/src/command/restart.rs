@@ -11,21 +11,30 @@ use crate::{
 };
 
 pub(super) async fn restart(client: &Client, output: &Output, args: RestartArgs) -> Result<(), Failure> {
+    if args.if_pending {
+        return super::restart_pending::run(client, output, &args).await;
+    }
     run(client, output, &args, false).await
 }
 
 pub(super) async fn reload(client: &Client, output: &Output, args: RestartArgs) -> Result<(), Failure> {
+    if args.if_pending {
+        return Err(Failure::Usage("--if-pending: a reload needs none; name the member".to_owned()));
+    }
     run(client, output, &args, true).await
 }
 
 async fn run(client: &Client, output: &Output, args: &RestartArgs, reload_only: bool) -> Result<(), Failure> {
+    let Some(member) = &args.member else {
+        return Err(Failure::Usage("which member? Name it, or say --if-pending".to_owned()));
+    };
     let expected_epoch = match args.expected_epoch {
         Some(epoch) => epoch,
         None => cluster_status(client, &args.cluster).await?.epoch,
     };
     let request = RestartRequest {
         cluster: args.cluster.to_string(),
-        member: args.member.to_string(),
+        member: member.to_string(),
         reason: args.reason.clone(),
         expected_epoch,
         request_id: request_id(args.request_id.clone()).to_string(),
@@ -42,7 +51,7 @@ async fn run(client: &Client, output: &Output, args: &RestartArgs, reload_only: 
                 (false, true) => "its clients are disconnected, lease and epoch stay",
                 (false, false) => "its readers are disconnected",
             };
-            let (cluster, member, id) = (&args.cluster, &args.member, reply.operation);
+            let (cluster, id) = (&args.cluster, reply.operation);
             if args.dry_run {
                 return format!("would {what} {member}, {role}: {cost}\n");
             }

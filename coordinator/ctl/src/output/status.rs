@@ -307,6 +307,23 @@ fn member_notes(member: &MemberStatus) -> Vec<(Tone, String)> {
     {
         notes.push((Tone::Warn, format!("not in sync: {reason}")));
     }
+    if let Some(facts) = &member.parameters {
+        if !facts.pending_restart.is_empty() {
+            let what = facts.pending_restart.join(", ");
+            notes.push((Tone::Warn, format!("restart pending for {what} (regentctl restart --if-pending)")));
+        }
+        for (name, why) in &facts.refused {
+            notes.push((Tone::Bad, format!("it does not take the parameter {name}: {why}")));
+        }
+    }
+    if member.logical_slots_at_risk > 0 {
+        let count = member.logical_slots_at_risk;
+        let why = match member.postgres_major {
+            Some(major) if major < 17 => format!("PostgreSQL {major} cannot keep them in step, 17 can"),
+            _ => "needs `logical_slots` in agent.toml, and slots made with failover = true".to_owned(),
+        };
+        notes.push((Tone::Warn, format!("{count} logical slots would be lost by a failover: {why}")));
+    }
     if !member.promotable {
         notes.push((Tone::Quiet, "is never promoted (configuration)".to_owned()));
     }

@@ -4,6 +4,7 @@ mod certificates;
 mod commands;
 mod members;
 mod pages;
+mod parameters;
 mod restraint;
 mod samples;
 mod support;

@@ -42,6 +42,9 @@ pub struct World {
     pub coordinators: v1::CoordinatorsReply,
     pub changed: v1::ChangeReply,
     pub policies: Vec<v1::SetPolicyRequest>,
+    pub parameters: v1::ParametersReply,
+    pub parameter_changes: Vec<v1::SetParametersRequest>,
+    pub restarts: Vec<v1::RestartRequest>,
     pub member_changes: Vec<v1::ChangeMemberRequest>,
     pub creations: Vec<v1::CreateClusterRequest>,
     pub forgotten: Vec<v1::ForgetClusterRequest>,
@@ -216,7 +219,14 @@ impl OperatorService for Service {
         let request = request.into_inner();
         self.check_epoch(&request.cluster, request.expected_epoch)?;
         let primary = request.member == "eu-north-1";
-        Ok(Response::new(v1::RestartReply { operation: 7, epoch: request.expected_epoch, primary }))
+        let reply = v1::RestartReply { operation: 7, epoch: request.expected_epoch, primary };
+        let mut world = self.world.lock().unwrap();
+        // Restarted, it waits for nothing any more.
+        for member in world.parameters.members.iter_mut().filter(|one| one.member == request.member) {
+            member.facts.get_or_insert_default().pending_restart.clear();
+        }
+        world.restarts.push(request);
+        Ok(Response::new(reply))
     }
 
     async fn assume_fenced(
@@ -247,6 +257,33 @@ impl OperatorService for Service {
         let mut world = self.world.lock().unwrap();
         let reply = v1::ChangeReply { dry_run: request.get_ref().dry_run, ..world.changed.clone() };
         world.policies.push(request.into_inner());
+        Ok(Response::new(reply))
+    }
+
+    async fn get_parameters(
+        &self,
+        request: Request<v1::ParametersRequest>,
+    ) -> Result<Response<v1::ParametersReply>, Status> {
+        self.admit(&request)?;
+        Ok(Response::new(self.world.lock().unwrap().parameters.clone()))
+    }
+
+    async fn set_parameters(
+        &self,
+        request: Request<v1::SetParametersRequest>,
+    ) -> Result<Response<v1::SetParametersReply>, Status> {
+        self.admit(&request)?;
+        let request = request.into_inner();
+        self.check_epoch(&request.cluster, request.expected_epoch)?;
+        let mut world = self.world.lock().unwrap();
+        let reply = v1::SetParametersReply {
+            changes: request.set.iter().map(|(name, value)| format!("{name} not set -> {value:?}")).collect(),
+            version: world.parameters.version,
+            epoch: request.expected_epoch,
+            dry_run: request.dry_run,
+            notes: vec!["takes restarts".into()],
+        };
+        world.parameter_changes.push(request);
         Ok(Response::new(reply))
     }
 

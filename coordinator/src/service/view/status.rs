@@ -217,6 +217,8 @@ fn observed(status: &mut v1::MemberStatus, heartbeat: &Heartbeat) {
     status.guard_refused = report.guard.refused.clone();
     status.instance = Some(heartbeat.instance.to_string());
     status.postgres_major = report.postgres.major;
+    status.logical_slots_at_risk = report.postgres.logical_slots_at_risk;
+    status.parameters = Some(report.parameters.clone().into());
     status.highest_epoch = Some(report.guard.highest_epoch.0);
 }
 

@@ -265,6 +265,7 @@ impl Made {
                 accepting: primary || standby,
                 not_accepting_for_ms: 0,
                 major: Some(18),
+                logical_slots_at_risk: 0,
             },
             data: DataFacts {
                 form: self.form,
@@ -292,6 +293,7 @@ impl Made {
             job: None,
             salvages: Vec::new(),
             promise: regent_types::PromiseFacts::default(),
+            parameters: regent_types::ParameterFacts::default(),
         }
     }
 }
