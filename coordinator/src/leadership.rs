@@ -15,7 +15,7 @@ use regent_types::{ClusterName, CoordinatorId, Epoch, Lsn, LsnError, MemberName,
 use tokio::task::JoinSet;
 
 use crate::{
-    levels,
+    callout, levels,
     node::Node,
     proposer::ProposeFailure,
     shared::{Inner, leadership},
@@ -93,7 +93,15 @@ pub async fn tick(node: Arc<Node>) {
             wanted.extend(leases.acknowledged_lists(state));
             wanted
         };
+        node.vetoes.forget(&wanted);
         for body in wanted {
+            if let Body::Declare(declare) = &body
+                && callout::veto::concerns(&declare.trigger)
+                && !waits_anyway(&node, &declare.cluster)
+                && !callout::veto::Vetoes::permits(&node, declare)
+            {
+                continue;
+            }
             let configures = matches!(body, Body::Configure(_));
             match node.proposer.propose(body).await {
                 Ok(_) => {}
@@ -109,6 +117,15 @@ pub async fn tick(node: Arc<Node>) {
             }
         }
     }
+}
+
+/// What an operator is asked for anyway is not put to the hook.
+fn waits_anyway(node: &Node, cluster: &ClusterName) -> bool {
+    let inner = node.shared.lock();
+    let cluster = inner.state.clusters.get(cluster);
+    cluster.is_none_or(|cluster| {
+        cluster.cooldown.is_some() || cluster.automation != regent_types::Automation::Automatic
+    })
 }
 
 /// A configured cluster that the group does not know. One that differs from the state is left alone, and said so.

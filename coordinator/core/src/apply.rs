@@ -101,6 +101,13 @@ impl State {
             Body::CooldownOver { cluster, operation, counted_ms } => {
                 procedure::restraint::cooldown_over(self, &mut change, cluster, *operation, *counted_ms)
             }
+            Body::Vetoed { cluster, epoch, reason } => {
+                procedure::restraint::vetoed(self, &mut change, cluster, *epoch, reason)
+            }
+            Body::EventsTold { through } => {
+                self.events_told = self.events_told.max((*through).min(self.next_event));
+                Ok(())
+            }
             Body::Withdraw { cluster, epoch, found } => {
                 procedure::restraint::withdraw(self, &mut change, cluster, *epoch, found)
             }

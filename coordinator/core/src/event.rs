@@ -53,6 +53,8 @@ pub enum EventKind {
     Acknowledged,
     /// The next automatic failover needs no acknowledgement any more.
     CooldownOver,
+    /// The operator's command objects to an automatic failover.
+    Vetoed,
     /// The policy was changed.
     PolicyChanged,
     /// A member was added.

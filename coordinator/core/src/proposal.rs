@@ -91,6 +91,20 @@ pub enum Body {
         /// For how long the leader has seen it, ms.
         counted_ms: u64,
     },
+    /// The operator's command objects to an automatic failover: recorded, nothing else.
+    Vetoed {
+        /// The cluster.
+        cluster: ClusterName,
+        /// The epoch that was meant.
+        epoch: Epoch,
+        /// What it said.
+        reason: String,
+    },
+    /// The event hook was told every event up to this one.
+    EventsTold {
+        /// Sequence number.
+        through: u64,
+    },
     /// The primary that a pending failover is about is well again.
     Withdraw {
         /// The cluster.

@@ -34,6 +34,9 @@ pub struct State {
     pub next_event: u64,
     /// Index of the last applied entry.
     pub applied_index: u64,
+    /// The event hook was told every event up to this one.
+    #[serde(default)]
+    pub events_told: u64,
     /// The coordinators themselves.
     #[serde(default)]
     pub group: Group,

@@ -56,6 +56,7 @@ fn event_name(kind: EventKind) -> &'static str {
         EventKind::Approved => "approved",
         EventKind::Acknowledged => "acknowledged",
         EventKind::CooldownOver => "cooldown_over",
+        EventKind::Vetoed => "vetoed",
         EventKind::PolicyChanged => "policy_changed",
         EventKind::MemberAdded => "member_added",
         EventKind::MemberRemoved => "member_removed",
