@@ -28,6 +28,7 @@ mod levels;
 pub mod metrics;
 pub mod node;
 pub mod peers;
+mod process;
 pub mod proposer;
 pub mod service;
 pub mod sessions;

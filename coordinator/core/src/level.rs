@@ -27,6 +27,7 @@ impl Body {
         match self {
             Body::RaiseLevel { level } => *level,
             Body::Request(request) => request.kind.level(),
+            Body::Vetoed { .. } | Body::EventsTold { .. } => 2,
             _ => FEATURE_LEVEL_FIRST,
         }
     }

@@ -8,7 +8,7 @@ use std::{sync::Arc, time::Duration};
 
 use regent_core::Body;
 
-use super::process::{Ended, run};
+use super::run::{Ended, run};
 use crate::{node::Node, service::view};
 
 /// A tick beside the wake-ups, in case one was missed.

@@ -5,7 +5,7 @@
 //! holds the lock over the state while a command runs.
 
 pub mod events;
-mod process;
+mod run;
 pub mod veto;
 
 use std::time::Duration;

@@ -4,8 +4,9 @@
 //! never asked for; the detector's tick never waits for the command; an answer is good for one declaration of the epoch and
 //! kind of trigger that it was asked for, and only while it is fresh.
 //!
-//! Interleaving: the answer "no objection" arrives when the primary is back. It starts nothing by itself: the detector must
-//! still wish for the failover, and `apply` still judges the declaration.
+//! Interleavings: the answer "no objection" arrives when the primary is back. It starts nothing by itself: the detector must
+//! still wish for the failover, and `apply` still judges the declaration. And an answer that arrives when the question has
+//! become another one (the epoch rose, silence turned into a broken disk) is dropped: each question has a number.
 
 use std::{
     collections::BTreeMap,
@@ -19,7 +20,7 @@ use serde_json::json;
 
 use super::{
     Hooks, OnFailure,
-    process::{Ended, run},
+    run::{Ended, run},
 };
 use crate::node::Node;
 
@@ -28,12 +29,13 @@ const FRESH_MS: u64 = 5_000;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Answer {
-    Asked,
+    Asked { at_ms: u64 },
     NoObjection { at_ms: u64 },
     Objection { at_ms: u64, reason: String },
 }
 
 struct Case {
+    number: u64,
     epoch: Epoch,
     trigger: Discriminant<Trigger>,
     answer: Answer,
@@ -41,18 +43,27 @@ struct Case {
 
 /// What the command said, per cluster. Leader's memory: a new leader asks anew.
 #[derive(Default)]
-pub struct Vetoes(Mutex<BTreeMap<ClusterName, Case>>);
+pub struct Vetoes(Mutex<Cases>);
+
+#[derive(Default)]
+struct Cases {
+    asked: u64,
+    open: BTreeMap<ClusterName, Case>,
+}
 
 impl Vetoes {
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<ClusterName, Case>> {
+    fn lock(&self) -> MutexGuard<'_, Cases> {
         self.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 
-    /// The objection that holds a failover of this cluster back, if one does.
-    pub fn objection(&self, cluster: &ClusterName) -> Option<String> {
-        match &self.lock().get(cluster)?.answer {
+    /// What of the hook holds a failover of this cluster back, if anything does.
+    pub fn objection(&self, now_ms: u64, cluster: &ClusterName) -> Option<String> {
+        match &self.lock().open.get(cluster)?.answer {
             Answer::Objection { reason, .. } => Some(reason.clone()),
-            Answer::Asked | Answer::NoObjection { .. } => None,
+            Answer::Asked { at_ms } => {
+                Some(format!("it was asked {} ms ago and has not answered", now_ms.saturating_sub(*at_ms)))
+            }
+            Answer::NoObjection { .. } => None,
         }
     }
 
@@ -61,7 +72,8 @@ impl Vetoes {
         let wants = |name: &ClusterName| {
             wished.iter().any(|body| matches!(body, Body::Declare(declare) if declare.cluster == *name))
         };
-        self.lock().retain(|name, case| case.answer == Answer::Asked || wants(name));
+        // One that is being asked stays, or a wish that comes and goes would start run after run.
+        self.lock().open.retain(|name, case| matches!(case.answer, Answer::Asked { .. }) || wants(name));
     }
 
     /// Whether the declaration may be proposed now. If nobody has been asked yet, the command is started.
@@ -72,11 +84,12 @@ impl Vetoes {
         let now_ms = node.clock.now_ms();
         let (epoch, trigger) = (declare.expected_epoch, discriminant(&declare.trigger));
         let mut cases = node.vetoes.lock();
-        if let Some(case) = cases.get(&declare.cluster).filter(|c| c.epoch == epoch && c.trigger == trigger) {
+        let case = cases.open.get(&declare.cluster);
+        if let Some(case) = case.filter(|case| case.epoch == epoch && case.trigger == trigger) {
             match &case.answer {
-                Answer::Asked => return false,
+                Answer::Asked { .. } => return false,
                 Answer::NoObjection { at_ms } if now_ms.saturating_sub(*at_ms) <= FRESH_MS => {
-                    cases.remove(&declare.cluster);
+                    cases.open.remove(&declare.cluster);
                     return true;
                 }
                 Answer::Objection { at_ms, .. }
@@ -87,9 +100,12 @@ impl Vetoes {
                 Answer::NoObjection { .. } | Answer::Objection { .. } => {}
             }
         }
-        cases.insert(declare.cluster.clone(), Case { epoch, trigger, answer: Answer::Asked });
+        cases.asked += 1;
+        let number = cases.asked;
+        let answer = Answer::Asked { at_ms: now_ms };
+        cases.open.insert(declare.cluster.clone(), Case { number, epoch, trigger, answer });
         drop(cases);
-        tokio::spawn(ask(node.clone(), hooks.clone(), declare.clone()));
+        tokio::spawn(ask(node.clone(), hooks.clone(), declare.clone(), number));
         false
     }
 }
@@ -99,7 +115,7 @@ pub fn concerns(trigger: &Trigger) -> bool {
     matches!(trigger, Trigger::Partition { .. } | Trigger::PostgresDown { .. } | Trigger::DiskFailure { .. })
 }
 
-async fn ask(node: Arc<Node>, hooks: Hooks, declare: Declare) {
+async fn ask(node: Arc<Node>, hooks: Hooks, declare: Declare, number: u64) {
     node.metrics.vetoes_asked.add(1);
     let evidence = &declare.evidence;
     let question = json!({
@@ -124,8 +140,8 @@ async fn ask(node: Arc<Node>, hooks: Hooks, declare: Declare) {
     let mut news = None;
     {
         let mut cases = node.vetoes.lock();
-        let epoch = declare.expected_epoch;
-        let Some(case) = cases.get_mut(&declare.cluster).filter(|case| case.epoch == epoch) else { return };
+        let case = cases.open.get_mut(&declare.cluster);
+        let Some(case) = case.filter(|case| case.number == number) else { return };
         if let Answer::Objection { reason, .. } = &answer {
             node.metrics.vetoes.add(1);
             news = Some(reason.clone());

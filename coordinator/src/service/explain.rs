@@ -32,7 +32,7 @@ impl Operators {
             own,
             lease_left_ms: inner.leases.held(now_ns, cluster).map(|left_ns| left_ns / 1_000_000),
             cooldown_left_ms: inner.cooldowns.remaining_ms(now_ns, cluster),
-            veto: self.node.vetoes.objection(&name),
+            veto: self.node.vetoes.objection(now_ns / 1_000_000, &name),
         };
         let explained = inner.detector.explain(now_ns, cluster, &shell);
         let explained = explained.ok_or_else(|| Status::unavailable("this node does not lead any more"))?;

@@ -32,6 +32,9 @@ pub(crate) fn restraint(restraint: &Restraint, paint: &Paint) -> String {
     if let Some(refusal) = restraint.refusal.as_ref().filter(|_| restraint.pending.is_none()) {
         line(Tone::Warn, format!("  held back: {refusal}"));
     }
+    if let Some(veto) = &restraint.veto {
+        line(Tone::Bad, format!("  ! the veto hook holds an automatic failover back: {veto}"));
+    }
     if let Some(mode) = &restraint.resumes_to {
         line(Tone::Quiet, format!("  resume leads to: {mode}"));
     }
