@@ -40,6 +40,7 @@ impl State {
                 RequestKind::Failover { .. } => {
                     procedure::declare::request_failover(self, &mut change, request)
                 }
+                RequestKind::Drill { .. } => procedure::drill::request(self, &mut change, request),
                 RequestKind::Restart { .. } => procedure::restart::request(self, &mut change, request),
                 RequestKind::Pause => procedure::automation::pause(self, &mut change, request),
                 RequestKind::Resume => procedure::automation::resume(self, &mut change, request),
@@ -107,6 +108,9 @@ impl State {
             Body::EventsTold { through } => {
                 self.events_told = self.events_told.max((*through).min(self.next_event));
                 Ok(())
+            }
+            Body::Drill { cluster, operation, news } => {
+                procedure::drill::news(self, &mut change, cluster, *operation, news)
             }
             Body::Withdraw { cluster, epoch, found } => {
                 procedure::restraint::withdraw(self, &mut change, cluster, *epoch, found)

@@ -83,6 +83,8 @@ pub enum EventKind {
     RollingBack,
     /// The primary asks by a newer list of who may be promoted.
     PromotableAcknowledged,
+    /// A drill has got further. Nothing is fenced for it.
+    Drill,
 }
 
 /// One event, kept in the replicated state for `watch`.

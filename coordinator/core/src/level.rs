@@ -27,7 +27,7 @@ impl Body {
         match self {
             Body::RaiseLevel { level } => *level,
             Body::Request(request) => request.kind.level(),
-            Body::Vetoed { .. } | Body::EventsTold { .. } => 2,
+            Body::Vetoed { .. } | Body::EventsTold { .. } | Body::Drill { .. } => 2,
             _ => FEATURE_LEVEL_FIRST,
         }
     }
@@ -37,7 +37,7 @@ impl RequestKind {
     /// The lowest level that understands this request.
     pub fn level(&self) -> u8 {
         match self {
-            RequestKind::Restart { .. } => 2,
+            RequestKind::Restart { .. } | RequestKind::Drill { .. } => 2,
             _ => FEATURE_LEVEL_FIRST,
         }
     }

@@ -15,6 +15,7 @@ mod codec;
 mod config;
 mod cooldown;
 mod detector;
+mod drill;
 mod effect;
 mod event;
 mod group;
@@ -44,6 +45,7 @@ pub use detector::{
     Condition, Detector, Expected, Explanation, Fitness, GAP_THRESHOLDS_MS, GapCounts, Gaps, HeardBy,
     Hearing, PositionAges, Shell,
 };
+pub use drill::{DrillFindings, DrillNews, DrillStage, Rehearsal};
 pub use effect::{Effect, EffectKind};
 pub use event::{Event, EventKind};
 pub use group::{Coordinator, Group, GroupRecord, Standing};

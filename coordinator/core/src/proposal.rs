@@ -9,7 +9,7 @@ use regent_types::{
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    AlertKind, ClusterConfig, FenceProof, GroupNews, GroupRequest, MemberConfig, Policy, Step, Trigger,
+    AlertKind, ClusterConfig, DrillNews, Explanation, FenceProof, GroupNews, GroupRequest, MemberConfig, Policy, Step, Trigger,
     switch::Readiness,
 };
 
@@ -184,6 +184,15 @@ pub enum Body {
         /// The list's version.
         version: u64,
     },
+    /// The leader has something to say about a drill.
+    Drill {
+        /// The cluster.
+        cluster: ClusterName,
+        /// The drill.
+        operation: OperationId,
+        /// What.
+        news: DrillNews,
+    },
 }
 
 /// The detector's wish for an operation.
@@ -219,6 +228,10 @@ pub struct Evidence {
     /// What the standbys lacked when the primary was heard last.
     #[serde(default)]
     pub lag: Box<LagEvidence>,
+    /// Triggers, guards, candidates and who heard whom at that moment: for the report only, no decision but a drill's
+    /// words rests on it.
+    #[serde(default)]
+    pub snapshot: Option<Box<Explanation>>,
 }
 
 /// Lag at the last contact with the primary.
@@ -332,5 +345,12 @@ pub enum RequestKind {
         member: MemberName,
         /// Only reload.
         reload_only: bool,
+    },
+    /// Rehearse the loss of the primary's region.
+    Drill {
+        /// There and back by switchovers; without it, it stops before anything is touched.
+        full: bool,
+        /// What the leader knew.
+        readiness: Box<Readiness>,
     },
 }

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     Adoption, ClusterConfig, Cooldown, Effect, Event, FEATURE_LEVEL_FIRST, Forgotten, Group, LeaseInFlight,
-    Membership, Operation, Pending, PendingFailback, PromotableList, Scheduled,
+    Membership, Operation, Pending, PendingFailback, PromotableList, Rehearsal, Scheduled,
 };
 
 /// Newest events kept for `watch`.
@@ -216,6 +216,9 @@ pub struct Cluster {
     /// Who may be promoted, with versions.
     #[serde(default)]
     pub promotable: PromotableList,
+    /// A full drill between detection and its end.
+    #[serde(default)]
+    pub rehearsal: Option<Rehearsal>,
 }
 
 fn resumed_default() -> Automation {

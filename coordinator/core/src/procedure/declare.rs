@@ -258,7 +258,7 @@ pub(crate) fn supersede(cluster: &mut Cluster, change: &mut Change, by: &str) {
         Kind::Switchover | Kind::Failback if precedence::running(cluster) != Running::Verified => {
             OperationResult::Aborted { reason: format!("gave way to: {by}") }
         }
-        Kind::Rejoin { .. } | Kind::Restart { .. } => {
+        Kind::Rejoin { .. } | Kind::Restart { .. } | Kind::Drill { .. } => {
             OperationResult::Aborted { reason: format!("gave way to: {by}") }
         }
         // The promotion itself was verified.
@@ -306,5 +306,7 @@ fn name(kind: &Kind) -> &'static str {
         Kind::Failback => "failback",
         Kind::Restart { reload_only: true, .. } => "reload",
         Kind::Restart { .. } => "restart",
+        Kind::Drill { full: false, .. } => "drill",
+        Kind::Drill { full: true, .. } => "full drill",
     }
 }

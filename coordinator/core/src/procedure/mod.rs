@@ -4,6 +4,7 @@ pub(crate) mod adopt;
 pub(crate) mod alert;
 pub(crate) mod automation;
 pub(crate) mod declare;
+pub(crate) mod drill;
 pub(crate) mod failover;
 pub(crate) mod group;
 mod guards;

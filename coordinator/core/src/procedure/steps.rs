@@ -20,7 +20,10 @@ pub(crate) struct Start {
 }
 
 /// Begins an operation in *Declare*.
-pub(crate) fn begin(cluster: &mut Cluster, change: &Change, start: Start) {
+pub(crate) fn begin(cluster: &mut Cluster, change: &mut Change, start: Start) {
+    if matches!(start.kind, Kind::Failover | Kind::Switchover | Kind::Failback) {
+        super::drill::superseded(cluster, change, &start.reason);
+    }
     assert!(cluster.operation.is_none(), "one operation at a time");
     cluster.next_operation += 1;
     cluster.operation = Some(Operation {
@@ -53,6 +56,7 @@ pub(crate) fn begin(cluster: &mut Cluster, change: &Change, start: Start) {
         ended_wall_ms: None,
         rollback: None,
         reconnected_ms: None,
+        drill: None,
     });
 }
 
