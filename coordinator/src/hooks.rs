@@ -84,6 +84,7 @@ fn name_of(operation: &Operation) -> String {
         Kind::Switchover => "switchover",
         Kind::Failback => "failback",
         Kind::Restart { .. } => "restart",
+        Kind::Drill { .. } => "drill",
     };
     format!("{kind}:{}", crate::service::view::step_name(operation.step))
 }

@@ -6,7 +6,7 @@
 
 use std::{cmp::Reverse, collections::BTreeMap, sync::Arc, time::Duration};
 
-use regent_core::{Body, Hearing, PositionAges};
+use regent_core::{Body, Declare, Hearing, PositionAges};
 use regent_proto::v1::{
     AgesRequest, MemberAge, PrimaryPosition, WalMark, peer_service_client::PeerServiceClient,
 };
@@ -18,6 +18,7 @@ use crate::{
     callout, levels,
     node::Node,
     proposer::ProposeFailure,
+    service,
     shared::{Inner, leadership},
 };
 
@@ -91,6 +92,17 @@ pub async fn tick(node: Arc<Node>) {
             wanted.extend(detector.tick(now_ns, state, voters));
             wanted.extend(detector.planned(now_ns, node.clock.wall_ms(), state));
             wanted.extend(leases.acknowledged_lists(state));
+            let inner = &*inner;
+            for body in &mut wanted {
+                let (Body::Declare(Declare { cluster: name, .. }) | Body::Drill { cluster: name, .. }) = body
+                else {
+                    continue;
+                };
+                if let Some(cluster) = inner.state.clusters.get(name) {
+                    let shell = service::explain::shell(&node, inner, now_ns, cluster);
+                    inner.detector.testify(now_ns, &inner.state, &shell, body);
+                }
+            }
             wanted
         };
         node.vetoes.forget(&wanted);

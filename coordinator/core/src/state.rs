@@ -273,6 +273,7 @@ impl Cluster {
 
     /// A running or ended operation.
     pub fn operation(&self, id: OperationId) -> Option<&Operation> {
-        self.operation.iter().chain(&self.finished).find(|operation| operation.id == id)
+        let parked = self.rehearsal.iter().map(|rehearsal| &*rehearsal.drill);
+        self.operation.iter().chain(parked).chain(&self.finished).find(|operation| operation.id == id)
     }
 }

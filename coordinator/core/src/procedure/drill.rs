@@ -22,9 +22,10 @@
 //!
 //! Interleavings to fear:
 //! - *A real failover is declared while the drill's finding is under way.* The finding names the drill's operation, which is
-//!   gone: refused. `37-drill.txt`.
+//!   gone: refused. `71-drill-superseded.txt`.
 //! - *The finding of a drill is taken for a declaration.* It is another proposal (`Drill`), its `Declare` is applied to a copy,
-//!   and of that copy only words are kept. `drill.rs` of the decisions compares the state before and after.
+//!   and of that copy only words are kept. `70-drill.txt` shows that epoch, lease
+//!   and primary stay.
 //! - *A leader of an older build* never sees a drill: it is of feature level 2.
 
 use regent_types::{ClusterName, MemberName, OperationId};
@@ -146,6 +147,7 @@ fn found(cluster: &mut Cluster, change: &mut Change, declare: &Declare) -> Resul
     if silent_ms < cluster.config.policy.partition_timeout_ms {
         return Err(Rejection::NotWaiting);
     }
+    let Kind::Drill { full, .. } = running(cluster).kind else { return Err(Rejection::NotWaiting) };
     let verdict = would(cluster, change, declare)?;
     let snapshot = declare.evidence.snapshot.as_deref();
     let able = snapshot.into_iter().flat_map(|snapshot| &snapshot.candidates).filter(|one| one.able);
@@ -161,7 +163,6 @@ fn found(cluster: &mut Cluster, change: &mut Change, declare: &Declare) -> Resul
         candidate: candidate.clone(),
         loss: snapshot.and_then(|snapshot| snapshot.loss.clone()),
     }));
-    let Kind::Drill { full, .. } = drill.kind else { return Err(Rejection::NotWaiting) };
     change.event(cluster, EventKind::Drill, RULE, candidate.as_ref(), text.clone());
     if !full {
         finish(cluster, change, OperationResult::Done { warning: None }, text);

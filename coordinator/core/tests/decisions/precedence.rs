@@ -4,7 +4,7 @@
 use std::{fs, path::Path};
 
 use regent_core::{
-    Body, Declare, OperatorRequest, Rejection, Reply, RequestKind, Trigger,
+    Body, Declare, FEATURE_LEVEL, OperatorRequest, Rejection, Reply, RequestKind, Trigger,
     precedence::{PROPOSED, Proposed, RUNNING, Running, Verdict, running, verdict},
 };
 use regent_types::{Outcome, RequestId};
@@ -25,6 +25,11 @@ fn request(world: &World, id: &str, kind: RequestKind) -> Body {
 fn switchover(world: &World) -> RequestKind {
     let readiness = world.detector.readiness(world.now_ns, world.cluster("gravl"));
     RequestKind::Switchover { to: None, readiness: Box::new(readiness) }
+}
+
+fn drill(world: &World, full: bool) -> RequestKind {
+    let readiness = world.detector.readiness(world.now_ns, world.cluster("gravl"));
+    RequestKind::Drill { full, readiness: Box::new(readiness) }
 }
 
 fn failover(world: &World) -> RequestKind {
@@ -51,6 +56,7 @@ fn world_in(state: Running) -> World {
         return world;
     }
     let mut world = World::healthy(&["a", "b", "c"]);
+    world.propose(Body::RaiseLevel { level: FEATURE_LEVEL }).unwrap();
     let mut ask = |kind: fn(&World) -> RequestKind| {
         let body = request(&world, "begin", kind(&world));
         world.propose(body).unwrap();
@@ -60,6 +66,11 @@ fn world_in(state: Running) -> World {
         Running::FailoverFencing => ask(failover),
         Running::MovePreparing | Running::MoveFencing | Running::Promoting | Running::Verified => {
             ask(switchover);
+        }
+        Running::Drilling => ask(|world| drill(world, false)),
+        Running::Touring => {
+            ask(|world| drill(world, true));
+            world.run(31);
         }
         Running::Rejoining => {
             let body = declare(&world, "c", Trigger::NotInSync { why: "a test".into() });
@@ -90,6 +101,7 @@ fn propose(world: &mut World, proposed: Proposed) -> Reply {
         }
         Proposed::Abort => request(world, "cell", RequestKind::Abort),
         Proposed::AssumeFenced => request(world, "cell", RequestKind::AssumeFenced),
+        Proposed::Drill => request(world, "cell", drill(world, false)),
     };
     world.excepted = true;
     world.propose(body)
@@ -150,7 +162,7 @@ fn a_failover_that_takes_over_a_fence_keeps_its_proofs() {
 fn table() -> String {
     let heads =
         ["nothing", "bootstrap", "failover, fencing", "move, preparing", "move, fencing", "promoting"];
-    let heads = heads.iter().chain(&["verified", "rejoin"]);
+    let heads = heads.iter().chain(&["verified", "rejoin", "drill, detecting", "drill, between moves"]);
     let mut text = String::from("| proposed \\ running |");
     heads.for_each(|head| text.push_str(&format!(" {head} |")));
     text.push_str(&format!("\n|{}\n", " --- |".repeat(RUNNING.len() + 1)));
@@ -161,6 +173,7 @@ fn table() -> String {
         "rejoin",
         "abort",
         "assume-fenced",
+        "drill",
     ]) {
         text.push_str(&format!("| {name} |"));
         for state in RUNNING {

@@ -18,8 +18,10 @@
 //! | `knows a 1` | the member acts by that member list |
 //! | `group found 1:r1 2:r2`, `add 4:r4 version=1`, `remove 3`, `joined 4`, `left 3` | the coordinators; `consent` |
 //! | `create gravl a b adopt=7001`, `forget silent=9 consent` | clusters that come and go |
-//! | `operator failover to=b consent=b epoch=1 id=r1 dry` | and `operator pause`, `resume`, `assume-fenced`, `acknowledge`, `approve`, `automation MODE`, `switchover to=b`, `schedule to=b in=5`, `failback`, `abort` |
+//! | `operator failover to=b consent=b epoch=1 id=r1 dry` | and `operator drill full`, `pause`, `resume`, `assume-fenced`, `acknowledge`, `approve`, `automation MODE`, `switchover to=b`, `schedule to=b in=5`, `failback`, `abort` |
 //! | `set b misses-shutdown`, `set a shuts-down-late` | in a switchover: the target's stream breaks early, the shutdown is overdue |
+//! | `level` | the group understands everything that this build does |
+//! | `report` | the last ended operation, step by step |
 //! | `status` | one line; `verdicts`: why each candidate lost; `loss`: of the last failover |
 //!
 //! `@rides COMMAND` names another cluster than `gravl`.
@@ -160,6 +162,15 @@ impl Script {
             "member" => self.member(cluster, args),
             "knows" => self.world().member(cluster, args[0]).members_version = args[1].parse().unwrap(),
             "group" | "create" | "forget" => super::membership::command(self.world(), cluster, verb, args),
+            "level" => {
+                drop(self.world().propose(Body::RaiseLevel { level: regent_core::FEATURE_LEVEL }));
+            }
+            "report" => {
+                let cluster = self.world().cluster(cluster);
+                let last = cluster.finished.back().expect("an operation has ended");
+                said.push(format!("{:?} {:?}", last.kind, last.result.as_ref().expect("it has ended")));
+                said.extend(last.steps.iter().map(|step| format!("{:?}: {}", step.step, step.evidence)));
+            }
             "status" => said.push(self.status(cluster)),
             "verdicts" => {
                 let operation = self.world().cluster(cluster).operation.as_ref().expect("an operation");
@@ -280,6 +291,10 @@ impl Script {
                 RequestKind::Failback { readiness: Box::new(world.detector.readiness(now_ns, current)) }
             }
             "abort" => RequestKind::Abort,
+            "drill" => RequestKind::Drill {
+                full: args.contains(&"full"),
+                readiness: Box::new(world.detector.readiness(now_ns, current)),
+            },
             "assume-fenced" => RequestKind::AssumeFenced,
             "acknowledge" => RequestKind::Acknowledge,
             "approve" => RequestKind::Approve {
