@@ -106,6 +106,9 @@ impl Deployment {
         for (_, table) in &self.options.dns_providers {
             write!(out, "\n{table}")?;
         }
+        for table in &self.options.coordinator_tables {
+            write!(out, "\n{}\n", table.replace("{root}", &self.files.root().display().to_string()))?;
+        }
         if !self.options.without_cluster {
             out.push_str(&self.cluster_toml()?);
         }

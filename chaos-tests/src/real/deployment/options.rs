@@ -33,6 +33,8 @@ pub struct DeploymentOptions {
     pub log_filter: String,
     /// The coordinators' files name no cluster: the scenario adds it.
     pub without_cluster: bool,
+    /// More tables for every `coordinator.toml`, as TOML; `{root}` stands for the scenario's directory.
+    pub coordinator_tables: Vec<String>,
 }
 
 impl DeploymentOptions {
@@ -52,6 +54,7 @@ impl DeploymentOptions {
             dns_providers: Vec::new(),
             log_filter: "info,openraft=warn,hickory_server=warn".into(),
             without_cluster: false,
+            coordinator_tables: Vec::new(),
         }
     }
 
@@ -113,6 +116,12 @@ impl DeploymentOptions {
     /// A key of the cluster's policy, as TOML: `policy("postgres_down_timeout", "\"3s\"")`.
     pub fn policy(mut self, key: &str, toml: &str) -> Self {
         self.policy.insert(key.to_owned(), toml.to_owned());
+        self
+    }
+
+    /// One more table for every `coordinator.toml`; `{root}` stands for the scenario's directory.
+    pub fn coordinator_table(mut self, table: &str) -> Self {
+        self.coordinator_tables.push(table.to_owned());
         self
     }
 
