@@ -85,6 +85,7 @@ fn name_of(operation: &Operation) -> String {
         Kind::Failback => "failback",
         Kind::Restart { .. } => "restart",
         Kind::Drill { .. } => "drill",
+        Kind::Observed { .. } => "observed",
     };
     format!("{kind}:{}", crate::service::view::step_name(operation.step))
 }

@@ -155,6 +155,12 @@ fn clusters(node: &Node, text: &mut Text) {
             u8::from(cluster.pending.is_some()),
         );
     }
+    let help = "Failovers that Regent would have begun in a cluster that it only observes.";
+    text.head("regent_would_fail_over_total", "counter", help);
+    for (name, cluster) in all() {
+        let Some(seen) = &cluster.observed else { continue };
+        text.sample("regent_would_fail_over_total", &[("cluster", name.as_str())], seen.count);
+    }
     let help = "What is left, by this node's count, of the cooldown after an automatic failover.";
     text.head("regent_cooldown_remaining_seconds", "gauge", help);
     for (name, cluster) in all() {

@@ -112,6 +112,9 @@ impl State {
             Body::Drill { cluster, operation, news } => {
                 procedure::drill::news(self, &mut change, cluster, *operation, news)
             }
+            Body::Observed { cluster, sighting } => {
+                procedure::observe::sighting(self, &mut change, cluster, sighting)
+            }
             Body::Withdraw { cluster, epoch, found } => {
                 procedure::restraint::withdraw(self, &mut change, cluster, *epoch, found)
             }

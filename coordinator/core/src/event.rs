@@ -85,6 +85,10 @@ pub enum EventKind {
     PromotableAcknowledged,
     /// A drill has got further. Nothing is fenced for it.
     Drill,
+    /// Observed: this member is primary of a cluster that another tool leads.
+    PrimarySeen,
+    /// Observed: Regent would have failed over.
+    WouldFailOver,
 }
 
 /// One event, kept in the replicated state for `watch`.

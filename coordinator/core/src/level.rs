@@ -27,7 +27,7 @@ impl Body {
         match self {
             Body::RaiseLevel { level } => *level,
             Body::Request(request) => request.kind.level(),
-            Body::Vetoed { .. } | Body::EventsTold { .. } | Body::Drill { .. } => 2,
+            Body::Vetoed { .. } | Body::EventsTold { .. } | Body::Drill { .. } | Body::Observed { .. } => 2,
             _ => FEATURE_LEVEL_FIRST,
         }
     }

@@ -38,6 +38,11 @@ pub enum Kind {
         /// There and back by switchovers; without it, it stops before anything is touched.
         full: bool,
     },
+    /// A failover that would have begun, of a cluster that is only observed: nothing was done.
+    Observed {
+        /// The primary that it was about.
+        member: MemberName,
+    },
 }
 
 impl Kind {

@@ -9,7 +9,7 @@ use regent_types::{
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    AlertKind, ClusterConfig, DrillNews, Explanation, FenceProof, GroupNews, GroupRequest, MemberConfig, Policy, Step, Trigger,
+    AlertKind, ClusterConfig, DrillNews, Explanation, FenceProof, GroupNews, GroupRequest, MemberConfig, Policy, Sighting, Step, Trigger,
     switch::Readiness,
 };
 
@@ -192,6 +192,13 @@ pub enum Body {
         operation: OperationId,
         /// What.
         news: DrillNews,
+    },
+    /// The leader has seen something of a cluster that another tool leads.
+    Observed {
+        /// The cluster.
+        cluster: ClusterName,
+        /// What.
+        sighting: Sighting,
     },
 }
 

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     Adoption, ClusterConfig, Cooldown, Effect, Event, FEATURE_LEVEL_FIRST, Forgotten, Group, LeaseInFlight,
-    Membership, Operation, Pending, PendingFailback, PromotableList, Rehearsal, Scheduled,
+    Membership, Observation, Operation, Pending, PendingFailback, PromotableList, Rehearsal, Scheduled,
 };
 
 /// Newest events kept for `watch`.
@@ -219,6 +219,9 @@ pub struct Cluster {
     /// A full drill between detection and its end.
     #[serde(default)]
     pub rehearsal: Option<Rehearsal>,
+    /// What is seen of it while another tool leads it.
+    #[serde(default)]
+    pub observed: Option<Observation>,
 }
 
 fn resumed_default() -> Automation {
@@ -274,6 +277,7 @@ impl Cluster {
     /// A running or ended operation.
     pub fn operation(&self, id: OperationId) -> Option<&Operation> {
         let parked = self.rehearsal.iter().map(|rehearsal| &*rehearsal.drill);
-        self.operation.iter().chain(parked).chain(&self.finished).find(|operation| operation.id == id)
+        let would = self.observed.iter().filter_map(|seen| seen.would.as_deref());
+        self.operation.iter().chain(parked).chain(would).chain(&self.finished).find(|operation| operation.id == id)
     }
 }

@@ -33,7 +33,9 @@ impl Operators {
         let mut reply = reply(explained, |id| region(&self.node, id));
         reply.cluster = name.to_string();
         reply.epoch = cluster.epoch.0;
-        reply.primary = cluster.appointment.as_ref().map(|appointment| appointment.member.to_string());
+        let appointed = cluster.appointment.as_ref().map(|appointment| &appointment.member);
+        let seen = cluster.observed.as_ref().map(|seen| &seen.primary);
+        reply.primary = appointed.or(seen).map(ToString::to_string);
         Ok(Response::new(reply))
     }
 }

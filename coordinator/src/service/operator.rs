@@ -434,7 +434,9 @@ impl OperatorService for Operators {
         let cluster = cluster.ok_or_else(|| Status::not_found(format!("there is no cluster {name}")))?;
         let wall_ms = self.node.clock.wall_ms();
         let parked = cluster.rehearsal.iter().map(|rehearsal| &*rehearsal.drill);
-        let newest_first = cluster.operation.iter().chain(parked).chain(cluster.finished.iter().rev());
+        let would = cluster.observed.iter().filter_map(|seen| seen.would.as_deref());
+        let newest_first =
+            cluster.operation.iter().chain(parked).chain(would).chain(cluster.finished.iter().rev());
         let operations = newest_first.take(limit).map(|one| view::summary(cluster, one, wall_ms)).collect();
         Ok(Response::new(HistoryReply { operations }))
     }

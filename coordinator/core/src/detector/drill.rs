@@ -177,6 +177,10 @@ impl Detector {
                 let shell = Shell { own, ..shell.clone() };
                 declare.evidence.snapshot = shadow.ears.snapshot(now_ns, &alone, &shell);
             }
+            Body::Observed { cluster: name, sighting: crate::Sighting::Would { declare, .. } } => {
+                let cluster = state.clusters.get(name);
+                declare.evidence.snapshot = cluster.and_then(|cluster| self.snapshot(now_ns, cluster, shell));
+            }
             _ => {}
         }
     }

@@ -114,6 +114,14 @@ impl Detector {
     /// See the module's documentation. `None` on a node that does not lead.
     pub fn explain(&self, now_ns: u64, cluster: &Cluster, shell: &Shell) -> Option<Explanation> {
         let (leadership, _) = self.led?;
+        if let Some(image) = self.as_if(now_ns, cluster) {
+            let mut explained = self.explain(now_ns, &image, shell)?;
+            explained.verdict = format!("observed only, as if Regent led it: {}", explained.verdict);
+            for guard in explained.guards.iter_mut().filter(|guard| guard.name == "automation") {
+                (guard.holds, guard.text) = (false, "observe: it is said and counted, nothing is done".into());
+            }
+            return Some(explained);
+        }
         let name = &cluster.config.name;
         let voters = shell.coordinators.len();
         let wish = self.trigger(now_ns, name, cluster, voters).filter(|wish| is_failover(&wish.trigger));
@@ -270,7 +278,7 @@ impl Detector {
         all
     }
 
-    fn standings(&self, now_ns: u64, cluster: &Cluster) -> Vec<Fitness> {
+    pub(super) fn standings(&self, now_ns: u64, cluster: &Cluster) -> Vec<Fitness> {
         let primary = cluster.appointment.as_ref().map(|appointment| &appointment.member);
         let newest = cluster.history.last().map(|record| record.epoch);
         let written = self.evidence(now_ns, cluster).primary_lsn;

@@ -10,6 +10,7 @@ mod explain;
 mod gaps;
 mod hearing;
 mod members;
+mod observe;
 mod overdue;
 mod planned;
 mod position;
@@ -189,6 +190,7 @@ impl Detector {
             wishes.extend(self.members_acknowledged(now_ns, name, cluster));
             wishes.extend(self.trigger(now_ns, name, cluster, voters).map(Body::Declare));
             wishes.extend(self.drill(now_ns, state, name, cluster, voters));
+            wishes.extend(self.observe(now_ns, state, name, cluster, voters));
             self.refusals.remove(name);
             for body in wishes {
                 match accepted(leadership, state, name, cluster, &body) {
@@ -234,7 +236,9 @@ impl Detector {
     fn could_take_over(&self, now_ns: u64, cluster: &Cluster, member: &MemberName) -> bool {
         self.fresh(now_ns, cluster, member).is_some_and(|(heartbeat, _)| {
             let report = &heartbeat.report;
-            let guarded = report.guard.reachable && report.guard.refused.is_none();
+            // Of a cluster that is only observed nobody has a guard, and nobody is promoted.
+            let guarded =
+                cluster.observed.is_some() || (report.guard.reachable && report.guard.refused.is_none());
             guarded && report.data.form == DataForm::Standby
         })
     }

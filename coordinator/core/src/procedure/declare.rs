@@ -266,6 +266,7 @@ pub(crate) fn supersede(cluster: &mut Cluster, change: &mut Change, by: &str) {
             let warning = format!("cut short in {:?} by: {by}", operation.step);
             OperationResult::Done { warning: Some(warning) }
         }
+        Kind::Observed { .. } => unreachable!("what is only observed never runs"),
     };
     steps::finish(cluster, change, result, "superseded".into());
 }
@@ -308,5 +309,6 @@ fn name(kind: &Kind) -> &'static str {
         Kind::Restart { .. } => "restart",
         Kind::Drill { full: false, .. } => "drill",
         Kind::Drill { full: true, .. } => "full drill",
+        Kind::Observed { .. } => "observed",
     }
 }

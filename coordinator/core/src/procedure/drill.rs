@@ -299,10 +299,7 @@ fn end(cluster: &mut Cluster, change: &mut Change, failed: Option<String>) {
             (OperationResult::Aborted { reason: reason.clone() }, reason)
         }
     };
-    // Whatever runs keeps its place.
-    let other = cluster.operation.replace(*rehearsal.drill);
-    finish(cluster, change, result, evidence);
-    cluster.operation = other;
+    steps::finish_beside(cluster, change, *rehearsal.drill, result, evidence);
 }
 
 /// A change of primary begins that is not the drill's.

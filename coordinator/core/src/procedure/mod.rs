@@ -11,6 +11,7 @@ mod guards;
 pub(crate) mod level;
 pub(crate) mod members;
 pub(crate) mod membership;
+pub(crate) mod observe;
 pub(crate) mod outcome;
 pub(crate) mod policy;
 pub mod precedence;

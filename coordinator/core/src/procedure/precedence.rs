@@ -155,6 +155,7 @@ pub fn running(cluster: &Cluster) -> Running {
     };
     match (operation.step, &operation.kind) {
         (_, Kind::Drill { .. }) => Running::Drilling,
+        (_, Kind::Observed { .. }) => unreachable!("what is only observed never runs"),
         (Step::Rebuild | Step::Confirm, _) => Running::Rejoining,
         (Step::Redirect | Step::Validate | Step::Done, _) => Running::Verified,
         (_, Kind::Rejoin { .. } | Kind::Restart { .. }) => Running::Rejoining,

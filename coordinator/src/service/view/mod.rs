@@ -61,6 +61,8 @@ fn event_name(kind: EventKind) -> &'static str {
         EventKind::CooldownOver => "cooldown_over",
         EventKind::Vetoed => "vetoed",
         EventKind::Drill => "drill",
+        EventKind::PrimarySeen => "primary_seen",
+        EventKind::WouldFailOver => "would_fail_over",
         EventKind::PolicyChanged => "policy_changed",
         EventKind::MemberAdded => "member_added",
         EventKind::MemberRemoved => "member_removed",

@@ -36,7 +36,10 @@ pub fn summary(cluster: &Cluster, operation: &Operation, now_wall_ms: u64) -> v1
         reason,
         from_epoch: operation.from.as_ref().map_or(0, |from| from.epoch.0),
         to_epoch: to.as_ref().map(|(epoch, _)| *epoch),
-        from_member: operation.from.as_ref().map(|from| from.member.to_string()),
+        from_member: match &operation.kind {
+            Kind::Observed { member } => Some(member.to_string()),
+            _ => operation.from.as_ref().map(|from| from.member.to_string()),
+        },
         to_member: to
             .map(|(_, member)| member)
             .or_else(|| operation.target.as_ref().map(ToString::to_string)),
@@ -70,7 +73,7 @@ fn why_rolled_back(operation: &Operation) -> String {
 fn appointed(cluster: &Cluster, operation: &Operation) -> Option<(u64, String)> {
     // A planned move that was aborted had a target, and appointed nobody.
     let aborted = matches!(operation.result, Some(OperationResult::Aborted { .. }));
-    if aborted || matches!(operation.kind, Kind::Rejoin { .. } | Kind::Restart { .. } | Kind::Drill { .. }) {
+    if aborted || matches!(operation.kind, Kind::Rejoin { .. } | Kind::Restart { .. } | Kind::Drill { .. } | Kind::Observed { .. }) {
         return None;
     }
     let target = operation.target.as_ref()?;
@@ -91,6 +94,7 @@ fn kind(kind: &Kind) -> v1::OperationKind {
         Kind::Failback => v1::OperationKind::Failback,
         Kind::Restart { .. } => v1::OperationKind::Restart,
         Kind::Drill { .. } => v1::OperationKind::Drill,
+        Kind::Observed { .. } => v1::OperationKind::Observed,
     }
 }
 
@@ -223,6 +227,9 @@ fn phases(operation: &Operation) -> Vec<v1::PhaseReport> {
         Trigger::PostgresDown { down_ms } => Some(down_ms),
         _ => None,
     };
+    if matches!(operation.kind, Kind::Observed { .. }) {
+        return vec![phase("detection", detection, 5)];
+    }
     vec![
         phase("detection", detection, 5),
         phase("assessment", spent(&[Step::Fence, Step::Choose]), 10),
