@@ -16,6 +16,8 @@ use crate::real::user::RunAs;
 
 /// Role and database of the application.
 pub(super) const APP: &str = "app";
+/// Role of `regent-agent observe`.
+pub(super) const OBSERVER: &str = "regent_observer";
 
 impl Deployment {
     /// Writes every file.
@@ -29,6 +31,7 @@ impl Deployment {
         for member in MEMBERS {
             self.write_file(&self.files.config(&format!("guard-{member}")), &self.guard_toml(member))?;
             self.write_file(&self.files.config(&format!("agent-{member}")), &self.agent_toml(member)?)?;
+            self.write_file(&self.files.config(&format!("observer-{member}")), &self.observer_toml(member)?)?;
         }
         Ok(())
     }
@@ -147,7 +150,8 @@ impl Deployment {
         let providers: Vec<&str> = ["embedded"].into_iter().chain(others).collect();
         let mut out = format!(
             "\n[[cluster]]\nname = {CLUSTER:?}\ndns_name = {NAME:?}\ndns_ttl = \"1s\"\ndns_providers = {providers:?}\n\
-             initial_primary = {NORTH:?}\n\n[cluster.policy]\n"
+             initial_primary = {NORTH:?}\nautomation = {:?}\n\n[cluster.policy]\n",
+            self.options.automation
         );
         for (key, value) in policy {
             writeln!(out, "{key} = {value}")?;
@@ -219,6 +223,21 @@ impl Deployment {
             self.tls(&format!("agent-{CLUSTER}-{member}"))
         )?;
         Ok(out)
+    }
+
+    fn observer_toml(&self, member: &str) -> Result<String> {
+        let coordinators = self.coordinators(member, Service::Coordinator)?;
+        let urls: Vec<_> = coordinators.into_iter().map(|address| format!("https://{address}")).collect();
+        let postgres = self.address(member, member, Service::Postgres)?;
+        let interval = text(self.timing.heartbeat);
+        Ok(format!(
+            "cluster = {CLUSTER:?}\nmember = {member:?}\nregion = {member:?}\ncoordinators = {urls:?}\n\
+             dsn = \"host={} port={} user={OBSERVER} dbname=postgres\"\nheartbeat_interval = {interval}\n\
+             probe_interval = {interval}\n\n[tls]\n{}",
+            postgres.ip(),
+            postgres.port(),
+            self.tls(&format!("agent-{CLUSTER}-{member}"))
+        ))
     }
 
     fn ctl_toml(&self, region: &str) -> Result<String> {

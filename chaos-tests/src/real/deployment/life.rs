@@ -176,11 +176,11 @@ impl Deployment {
         let program = match kind {
             "coordinator" => "regent-coordinator",
             "guard" => "regent-guard",
-            "agent" => "regent-agent",
+            "agent" | "observer" => "regent-agent",
             _ => bail!("no process {name}"),
         };
         let mut spec = ProcessSpec::new(name, self.bin.join(program))
-            .args(["run", "--config"])
+            .args([if kind == "observer" { "observe" } else { "run" }, "--config"])
             .args([self.files.config(name)])
             .env("NO_COLOR", "1")
             .env("RUST_BACKTRACE", "1");

@@ -35,6 +35,8 @@ pub struct DeploymentOptions {
     pub without_cluster: bool,
     /// More tables for every `coordinator.toml`, as TOML; `{root}` stands for the scenario's directory.
     pub coordinator_tables: Vec<String>,
+    /// The cluster's `automation`.
+    pub automation: String,
 }
 
 impl DeploymentOptions {
@@ -55,6 +57,7 @@ impl DeploymentOptions {
             log_filter: "info,openraft=warn,hickory_server=warn".into(),
             without_cluster: false,
             coordinator_tables: Vec::new(),
+            automation: "automatic".into(),
         }
     }
 
@@ -116,6 +119,12 @@ impl DeploymentOptions {
     /// A key of the cluster's policy, as TOML: `policy("postgres_down_timeout", "\"3s\"")`.
     pub fn policy(mut self, key: &str, toml: &str) -> Self {
         self.policy.insert(key.to_owned(), toml.to_owned());
+        self
+    }
+
+    /// How much happens by itself from the beginning.
+    pub fn automation(mut self, mode: &str) -> Self {
+        self.automation = mode.to_owned();
         self
     }
 

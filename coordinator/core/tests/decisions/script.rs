@@ -6,6 +6,7 @@
 //! | `healthy a b` | the same, led to *sync confirmed*; `healthy a b / rides: x y` makes a second cluster |
 //! | `set a silent`, `heard`, `down`, `up`, `disk=EIO`, `lsn=0/900`, `system=1`, `refused=WHY` | changes a member's facts |
 //! | `set a cut`, `streams`, `sample_age=MS`, `oldest=0/900`, `full_in=S` | the same, of its WAL |
+//! | `set a observed=primary` | its server was made and is led by another tool |
 //! | `restart a`, `reboot a` | its guard starts anew, in the same boot or in another one |
 //! | `run 5s` | heartbeats, leases, relays, detector: nobody answers effects |
 //! | `auto 5s` | the same, and everybody answers as a healthy member would |
@@ -32,7 +33,7 @@ use regent_core::{
     Body, Confinement, Effect, EffectKind, EventKind, ExternalEvidence, FenceProof, Kind, OperatorRequest,
     Reply, RequestKind, SyncState,
 };
-use regent_types::{Automation, Directive, DiskProbe, Epoch, Outcome, RequestId, SystemId};
+use regent_types::{Automation, DataForm, Directive, DiskProbe, Epoch, Outcome, PostgresState, RequestId, SystemId};
 
 use super::world::{Seen, World, cluster_name, config, effect_name, member_name, outcome};
 
@@ -225,6 +226,14 @@ impl Script {
             ("full_in", "never") => member.retention.full_in_s = None,
             ("full_in", s) => member.retention.full_in_s = Some(s.parse().unwrap()),
             ("refused", why) => member.refused = Some(why.to_owned()).filter(|why| !why.is_empty()),
+            ("observed", role) => {
+                let primary = role == "primary";
+                member.state = if primary { PostgresState::Primary } else { PostgresState::Standby };
+                member.form = if primary { DataForm::Primary } else { DataForm::Standby };
+                member.streaming = !primary;
+                member.system_id = Some(SystemId(7001));
+                member.timeline.get_or_insert(regent_types::Timeline(1));
+            }
             ("misses-shutdown", _) => member.misses_shutdown = true,
             ("shuts-down-late", _) => member.shuts_down_late = true,
             ("timeline", id) => member.timeline = Some(regent_types::Timeline(id.parse().unwrap())),
