@@ -62,7 +62,12 @@ fn main() -> ExitCode {
         Command::Observe { config: path, check } => {
             let Some(config) = loaded(observe::config::Config::load(&path)) else { return ExitCode::from(2) };
             if check {
-                println!("{}: ok (observes cluster {}, member {})", path.display(), config.cluster, config.member);
+                println!(
+                    "{}: ok (observes cluster {}, member {})",
+                    path.display(),
+                    config.cluster,
+                    config.member
+                );
                 return ExitCode::SUCCESS;
             }
             let (format, level) = (config.log_format, config.log_level.clone());

@@ -94,9 +94,10 @@ async fn a_full_drill_goes_there_and_back_and_loses_nothing() -> Result<()> {
     let workload = Workload::start(&deployment).await?;
     let before = deployment.status().await?;
     let id = begin(&deployment, &["--full", "--yes"]).await?;
-    let away = deployment.wait_status("the primary is away", deployment.timing().failover_at_most(), |status| {
-        status.primary() == Some(EAST) && status.json()["clusters"][0]["drill"]["id"] == id
-    });
+    let away =
+        deployment.wait_status("the primary is away", deployment.timing().failover_at_most(), |status| {
+            status.primary() == Some(EAST) && status.json()["clusters"][0]["drill"]["id"] == id
+        });
     away.await?;
     let report = ended(&deployment, id, FULL_AT_MOST).await?;
     ensure!(report["summary"]["state"] == "done", "{report:#}");
@@ -105,7 +106,10 @@ async fn a_full_drill_goes_there_and_back_and_loses_nothing() -> Result<()> {
     ensure!(steps == ["declare", "detect", "away", "confirm", "back", "confirm"], "{report:#}");
     let after = deployment.wait_ready(REJOIN_AT_MOST).await?;
     ensure!(after.primary() == Some(NORTH) && after.epoch() == before.epoch() + 2, "{after}");
-    ensure!(deployment.count("switchover").await? == 2 && deployment.count("failover").await? == 0, "{after}");
+    ensure!(
+        deployment.count("switchover").await? == 2 && deployment.count("failover").await? == 0,
+        "{after}"
+    );
     workload.wait_write_after(monotonic_ns(), SOON).await?;
     workload.finish(&deployment, LossAllowed::Nothing).await?;
     deployment.finish().await

@@ -32,11 +32,12 @@ esac"#;
 
 /// What explains why nothing happens, as `regentctl explain` and `regentctl status` say it.
 async fn held_back(deployment: &Deployment, words: &str) -> Result<()> {
-    let explained = wait_until(&format!("explain says {words:?}"), SOON, async || {
+    let what = format!("explain says {words:?}");
+    wait_until(&what, SOON, async || {
         let said = deployment.ctl(&["explain", CLUSTER]).await;
         said.is_ok_and(|said| said["verdict"].as_str().is_some_and(|text| text.contains(words)))
-    });
-    explained.await?;
+    })
+    .await?;
     let says = |status: &regent_chaos::real::deployment::Status| {
         let veto = &status.json()["clusters"][0]["restraint"]["veto"];
         veto.as_str().is_some_and(|veto| veto.contains(words))
@@ -103,9 +104,10 @@ async fn a_veto_holds_a_failover_back_and_every_event_is_told() -> Result<()> {
     let from = if leader == WITNESS { EAST } else { WITNESS };
     let pause = ["pause", CLUSTER, "--reason", "the leader is gone"];
     wait_until("automation is paused under another leader", SOON, async || {
-        deployment.ctl_from(from, &pause).await.is_ok_and(|answer| {
-            answer.code == 0 || answer.stderr.contains("already paused")
-        })
+        deployment
+            .ctl_from(from, &pause)
+            .await
+            .is_ok_and(|answer| answer.code == 0 || answer.stderr.contains("already paused"))
     })
     .await?;
     until_told(&deployment, "paused").await?;

@@ -53,7 +53,8 @@ async fn servers_of_another_tool_are_only_observed() -> Result<()> {
                 && event["text"].as_str().is_some_and(|text| text.contains(EAST))
         })
         .await?;
-    let status = deployment.wait_status("it is counted", SOON, |status| observed(status)["count"] == 1).await?;
+    let status =
+        deployment.wait_status("it is counted", SOON, |status| observed(status)["count"] == 1).await?;
     ensure!(observed(&status)["would"].as_str().is_some_and(|would| would.contains(EAST)), "{status}");
     ensure!(status.epoch() == 0 && in_recovery(&deployment, EAST).await?, "something was done: {status}");
     let listed = deployment.last_operation("observed").await?;
@@ -65,16 +66,16 @@ async fn servers_of_another_tool_are_only_observed() -> Result<()> {
         .wait_status("the new primary is seen", SOON, |status| observed(status)["primary"] == EAST)
         .await?;
     let report = deployment.last_operation("observed").await?;
-    ensure!(report["summary"]["state"] == "done" && report["summary"]["trigger"] == "postgres_down", "{report:#}");
+    ensure!(
+        report["summary"]["state"] == "done" && report["summary"]["trigger"] == "postgres_down",
+        "{report:#}"
+    );
     ensure!(
         report["summary"]["from_member"] == NORTH && report["summary"]["to_member"] == EAST,
         "{report:#}"
     );
     let triggers = report["evidence"]["triggers"].as_array().cloned().unwrap_or_default();
-    ensure!(
-        triggers.iter().any(|one| one["name"] == "postgres_down" && one["holds"] == true),
-        "{report:#}"
-    );
+    ensure!(triggers.iter().any(|one| one["name"] == "postgres_down" && one["holds"] == true), "{report:#}");
     ensure!(!in_recovery(&deployment, EAST).await?, "the observer has touched it");
     for member in MEMBERS {
         deployment.kill(&format!("observer-{member}"));

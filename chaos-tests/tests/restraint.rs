@@ -63,7 +63,8 @@ async fn a_second_failover_within_the_cooldown_waits_for_an_acknowledgement() ->
     let ready = deployment.wait_ready(REJOIN_AT_MOST).await?;
 
     deployment.lose_host(EAST)?;
-    let waits = deployment.wait_status("the second one waits", deployment.timing().failover_at_most(), pending);
+    let waits =
+        deployment.wait_status("the second one waits", deployment.timing().failover_at_most(), pending);
     let status = waits.await?;
     ensure!(status.epoch() == ready.epoch() && status.primary() == Some(EAST), "{status}");
     let explained = deployment.ctl(&["explain", CLUSTER]).await?;

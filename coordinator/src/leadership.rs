@@ -94,7 +94,8 @@ pub async fn tick(node: Arc<Node>) {
             wanted.extend(leases.acknowledged_lists(state));
             let inner = &*inner;
             for body in &mut wanted {
-                let (Body::Declare(Declare { cluster: name, .. }) | Body::Drill { cluster: name, .. }
+                let (Body::Declare(Declare { cluster: name, .. })
+                | Body::Drill { cluster: name, .. }
                 | Body::Observed { cluster: name, .. }) = body
                 else {
                     continue;

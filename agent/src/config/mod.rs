@@ -429,7 +429,6 @@ impl Config {
         }
         Ok(())
     }
-
 }
 
 /// A coordinator's address: https, or plain text on loopback.
@@ -444,8 +443,7 @@ pub(crate) fn check_url(plaintext: bool, url: &str) -> Result<(), String> {
         return Err(format!("use {scheme}://host:port"));
     }
     let bare = host.trim_matches(['[', ']']);
-    let loopback =
-        bare == "localhost" || bare.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback());
+    let loopback = bare == "localhost" || bare.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback());
     if plaintext && !loopback {
         return Err("plaintext = true is for loopback addresses only".into());
     }

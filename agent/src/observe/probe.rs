@@ -134,7 +134,11 @@ impl Seen {
             postgres: PostgresFacts {
                 state,
                 accepting,
-                not_accepting_for_ms: if accepting { 0 } else { ms_since(self.answered_ns.min(boottime_ns())) },
+                not_accepting_for_ms: if accepting {
+                    0
+                } else {
+                    ms_since(self.answered_ns.min(boottime_ns()))
+                },
                 major: sample.and_then(|sample| sample.major),
             },
             data: DataFacts {

@@ -9,8 +9,8 @@ use regent_types::{
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    AlertKind, ClusterConfig, DrillNews, Explanation, FenceProof, GroupNews, GroupRequest, MemberConfig, Policy, Sighting, Step, Trigger,
-    switch::Readiness,
+    AlertKind, ClusterConfig, DrillNews, Explanation, FenceProof, GroupNews, GroupRequest, MemberConfig,
+    Policy, Sighting, Step, Trigger, switch::Readiness,
 };
 
 /// One entry of the log.

@@ -278,6 +278,11 @@ impl Cluster {
     pub fn operation(&self, id: OperationId) -> Option<&Operation> {
         let parked = self.rehearsal.iter().map(|rehearsal| &*rehearsal.drill);
         let would = self.observed.iter().filter_map(|seen| seen.would.as_deref());
-        self.operation.iter().chain(parked).chain(would).chain(&self.finished).find(|operation| operation.id == id)
+        self.operation
+            .iter()
+            .chain(parked)
+            .chain(would)
+            .chain(&self.finished)
+            .find(|operation| operation.id == id)
     }
 }

@@ -1,9 +1,7 @@
 //! Drills: the call of `drill.proto`, and a drill's part of a report. Decides nothing.
 
 use regent_core::{Body, Cluster, Kind, Operation, Rejection, RequestKind};
-use regent_proto::v1::{
-    DrillPlan, DrillReply, DrillReport, DrillRequest, DrillStep, drill_reply::Answer,
-};
+use regent_proto::v1::{DrillPlan, DrillReply, DrillReport, DrillRequest, DrillStep, drill_reply::Answer};
 use tonic::{Response, Status};
 
 use super::{
@@ -97,7 +95,11 @@ fn steps(cluster: &Cluster, full: bool, target: &str) -> Vec<DrillStep> {
     let mut all = vec![step("detect", detect, Some(policy.partition_timeout_ms.saturating_mul(2)))];
     if full {
         let limit = Some(policy.rejoin_timeout_ms);
-        all.push(step("away", format!("a switchover to {target}: nothing is lost, or it is rolled back"), limit));
+        all.push(step(
+            "away",
+            format!("a switchover to {target}: nothing is lost, or it is rolled back"),
+            limit,
+        ));
         all.push(step("confirm", format!("{primary} becomes a confirmed standby"), limit));
         all.push(step("back", format!("a switchover to {primary}"), None));
         all.push(step("confirm", format!("{target} becomes a confirmed standby again"), limit));

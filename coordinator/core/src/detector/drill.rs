@@ -107,7 +107,16 @@ impl Detector {
         let wish = shadow.ears.trigger(now_ns, name, &alone, voters);
         let wish = wish.filter(|wish| matches!(wish.trigger, Trigger::Partition { .. }));
         shadow.refusal = match wish {
-            None => Some("the thresholds were not reached".to_owned()),
+            None => {
+                let primary = alone.appointment.as_ref().map(|appointment| &appointment.member);
+                let silent_ms = primary.map_or(0, |primary| shadow.ears.silence_ms(now_ns, name, primary));
+                let max_ms = alone.config.policy.partition_timeout_ms;
+                Some(if silent_ms < max_ms {
+                    format!("silent for {silent_ms} ms of {max_ms} ms")
+                } else {
+                    "too few coordinators tell whom they hear".to_owned()
+                })
+            }
             Some(wish) => {
                 let body = Body::Declare(wish.clone());
                 match accepted(leadership, state, name, &alone, &body) {
@@ -186,12 +195,7 @@ impl Detector {
     }
 
     /// An explanation without what belongs to no moment.
-    pub fn snapshot(
-        &self,
-        now_ns: u64,
-        cluster: &Cluster,
-        shell: &Shell,
-    ) -> Option<Box<crate::Explanation>> {
+    pub fn snapshot(&self, now_ns: u64, cluster: &Cluster, shell: &Shell) -> Option<Box<crate::Explanation>> {
         let mut snapshot = self.explain(now_ns, cluster, shell)?;
         snapshot.gaps.clear();
         snapshot.phases.clear();

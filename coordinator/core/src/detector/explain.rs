@@ -118,7 +118,8 @@ impl Detector {
             let mut explained = self.explain(now_ns, &image, shell)?;
             explained.verdict = format!("observed only, as if Regent led it: {}", explained.verdict);
             for guard in explained.guards.iter_mut().filter(|guard| guard.name == "automation") {
-                (guard.holds, guard.text) = (false, "observe: it is said and counted, nothing is done".into());
+                (guard.holds, guard.text) =
+                    (false, "observe: it is said and counted, nothing is done".into());
             }
             return Some(explained);
         }

@@ -188,8 +188,12 @@ impl Detector {
             wishes.extend(self.sync_confirmed(now_ns, name, cluster));
             wishes.extend(self.withdraw(now_ns, cluster));
             wishes.extend(self.members_acknowledged(now_ns, name, cluster));
+            let drill = self.drill(now_ns, state, name, cluster, voters);
+            // That a drill's move has ended is noted before the rejoin that follows it begins.
+            let (noted, drill) = if cluster.rehearsal.is_some() { (drill, None) } else { (None, drill) };
+            wishes.extend(noted);
             wishes.extend(self.trigger(now_ns, name, cluster, voters).map(Body::Declare));
-            wishes.extend(self.drill(now_ns, state, name, cluster, voters));
+            wishes.extend(drill);
             wishes.extend(self.observe(now_ns, state, name, cluster, voters));
             self.refusals.remove(name);
             for body in wishes {

@@ -10,9 +10,7 @@ use regent_types::{
 };
 
 use super::Detector;
-use crate::{
-    Appointment, Body, Cluster, EpochRecord, Established, Sighting, State, SyncState,
-};
+use crate::{Appointment, Body, Cluster, EpochRecord, Established, Sighting, State, SyncState};
 
 impl Detector {
     /// What has been seen of it that is not recorded yet.
@@ -110,9 +108,8 @@ impl Detector {
         image.history = vec![record];
         let written = self.evidence(now_ns, &image).primary_lsn;
         let others = cluster.config.members.keys().filter(|member| *member != primary);
-        image.sync = others
-            .map(|member| (member.clone(), self.had(now_ns, &image, member, written)))
-            .collect();
+        image.sync =
+            others.map(|member| (member.clone(), self.had(now_ns, &image, member, written))).collect();
         Some(image)
     }
 

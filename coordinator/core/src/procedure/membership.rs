@@ -97,6 +97,8 @@ fn begin(
         scheduled: None,
         pending_failback: None,
         promotable: crate::PromotableList::default(),
+        rehearsal: None,
+        observed: None,
     };
     let how = match adopt {
         Some(system_id) => format!(", taking over running servers of system {system_id}"),

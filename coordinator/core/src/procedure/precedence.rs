@@ -109,7 +109,9 @@ pub fn verdict(proposed: Proposed, running: Running) -> Verdict {
         }
         (Proposed::Rejoin, Running::Drilling) => Ends("a standby that is not in sync comes first"),
         (Proposed::Rejoin, Running::Touring) => Begins,
-        (Proposed::Abort, Running::Drilling | Running::Touring) => Joins("it ends; the primary stays where it is"),
+        (Proposed::Abort, Running::Drilling | Running::Touring) => {
+            Joins("it ends; the primary stays where it is")
+        }
 
         (Proposed::AutomaticFailover, Running::Bootstrap) => Waits(OWN_RUNGS),
         (Proposed::AutomaticFailover, Running::FailoverFencing) => Waits("the running failover sees to it"),

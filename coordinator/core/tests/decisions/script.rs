@@ -33,7 +33,9 @@ use regent_core::{
     Body, Confinement, Effect, EffectKind, EventKind, ExternalEvidence, FenceProof, Kind, OperatorRequest,
     Reply, RequestKind, SyncState,
 };
-use regent_types::{Automation, DataForm, Directive, DiskProbe, Epoch, Outcome, PostgresState, RequestId, SystemId};
+use regent_types::{
+    Automation, DataForm, Directive, DiskProbe, Epoch, Outcome, PostgresState, RequestId, SystemId,
+};
 
 use super::world::{Seen, World, cluster_name, config, effect_name, member_name, outcome};
 

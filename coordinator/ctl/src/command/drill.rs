@@ -114,7 +114,8 @@ fn blocked(plan: &DrillPlan) -> Result<(), Failure> {
 
 fn render(plan: &DrillPlan, paint: &Paint) -> String {
     let what = if plan.full { "full drill" } else { "drill, stopped before promotion," };
-    let headline = format!("{what} of {} at epoch {}: region {} counts as lost", plan.cluster, plan.epoch, plan.region);
+    let headline =
+        format!("{what} of {} at epoch {}: region {} counts as lost", plan.cluster, plan.epoch, plan.region);
     let mut text = format!("{}\n", paint.tone(Tone::Heading, &headline));
     for blocker in &plan.blockers {
         text.push_str(&paint.tone(Tone::Bad, &format!("  ! would not start: {blocker}")));

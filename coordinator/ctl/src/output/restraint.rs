@@ -40,7 +40,10 @@ pub(crate) fn restraint(restraint: &Restraint, paint: &Paint) -> String {
         let count = seen.count;
         line(
             Tone::Quiet,
-            format!("  observed: {} is primary, seen since {since}; would have failed over {count} times", seen.primary),
+            format!(
+                "  observed: {} is primary, seen since {since}; would have failed over {count} times",
+                seen.primary
+            ),
         );
         if let Some(would) = &seen.would {
             line(Tone::Bad, format!("  ! now it {would}"));

@@ -219,10 +219,7 @@ impl OperatorService for Service {
         Ok(Response::new(v1::RestartReply { operation: 7, epoch: request.expected_epoch, primary }))
     }
 
-    async fn drill(
-        &self,
-        request: Request<v1::DrillRequest>,
-    ) -> Result<Response<v1::DrillReply>, Status> {
+    async fn drill(&self, request: Request<v1::DrillRequest>) -> Result<Response<v1::DrillReply>, Status> {
         self.admit(&request)?;
         let request = request.into_inner();
         self.check_epoch(&request.cluster, request.expected_epoch)?;

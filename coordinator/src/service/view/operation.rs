@@ -73,7 +73,12 @@ fn why_rolled_back(operation: &Operation) -> String {
 fn appointed(cluster: &Cluster, operation: &Operation) -> Option<(u64, String)> {
     // A planned move that was aborted had a target, and appointed nobody.
     let aborted = matches!(operation.result, Some(OperationResult::Aborted { .. }));
-    if aborted || matches!(operation.kind, Kind::Rejoin { .. } | Kind::Restart { .. } | Kind::Drill { .. } | Kind::Observed { .. }) {
+    if aborted
+        || matches!(
+            operation.kind,
+            Kind::Rejoin { .. } | Kind::Restart { .. } | Kind::Drill { .. } | Kind::Observed { .. }
+        )
+    {
         return None;
     }
     let target = operation.target.as_ref()?;
