@@ -12,7 +12,7 @@ mod probe;
 use std::{sync::Mutex, time::Duration};
 
 use anyhow::Context;
-use regent_agent_core::{Identity, Session, SessionTimes};
+use regent_agent_core::{Ending, Identity, Session, SessionTimes};
 use regent_proto::{FromAgent, FromCoordinator, Hello, PROTOCOL_VERSION, v1};
 use regent_types::{BootId, Epoch, Heartbeat, InstanceId, Outcome};
 use tokio::{
@@ -97,7 +97,7 @@ async fn speak(observer: &Observer) {
             tracing::warn!(coordinator = %url, %reason, "session ended");
         }
         last_said = said;
-        sleep(Duration::from_millis(session.lost())).await;
+        sleep(Duration::from_millis(session.lost(Ending::Failed))).await;
     }
 }
 

@@ -17,7 +17,7 @@ impl Operators {
             let request = auth::on_behalf(message, &caller.actor())?;
             return self.in_time(RELAY_TIMEOUT, client.drill(request)).await;
         }
-        let readiness = self.readiness(&cluster_name(&message.cluster)?)?;
+        let readiness = self.readiness(&cluster_name(&message.cluster)?).await?;
         let common = Common {
             cluster: &message.cluster,
             reason: &message.reason,
