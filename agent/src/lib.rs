@@ -18,6 +18,7 @@ pub mod http;
 pub mod jobs;
 pub mod keeper;
 pub mod metrics;
+pub mod observe;
 pub mod observer;
 pub mod parameters;
 pub mod postgres;

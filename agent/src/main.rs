@@ -1,9 +1,15 @@
 //! `regent-agent`: the command line.
 
-use std::{path::PathBuf, process::ExitCode};
+use std::{
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
 
 use clap::{Parser, Subcommand};
-use regent_agent::config::{Config, LogFormat};
+use regent_agent::{
+    config::{Config, LogFormat},
+    observe,
+};
 
 /// The agent beside one PostgreSQL: heartbeats, observation, directives, health endpoints.
 #[derive(Parser)]
@@ -16,6 +22,7 @@ struct Cli {
 const EXAMPLES: &str = "Examples:
   regent-agent run --config /etc/regent/agent.toml --check   check the configuration and exit
   regent-agent run --config /etc/regent/agent.toml           run until SIGTERM; PostgreSQL runs on
+  regent-agent observe --config /etc/regent/observe.toml     only look, beside another tool; docs/automation.md
 
 Exit codes: 0 ok, 1 operating error, 2 usage or configuration";
 
@@ -30,30 +37,64 @@ enum Command {
         #[arg(long)]
         check: bool,
     },
+    /// Only look at a PostgreSQL that another tool runs, and tell the coordinators; changes nothing.
+    Observe {
+        /// The configuration file.
+        #[arg(long, env = "REGENT_OBSERVE_CONFIG", value_name = "FILE")]
+        config: PathBuf,
+        /// Check the configuration and exit.
+        #[arg(long)]
+        check: bool,
+    },
 }
 
 fn main() -> ExitCode {
-    let Command::Run { config: path, check } = Cli::parse().command;
-    let config = match Config::load(&path) {
-        Ok(config) => config,
-        Err(error) => {
-            eprintln!("regent-agent: {error}");
-            return ExitCode::from(2);
+    match Cli::parse().command {
+        Command::Run { config: path, check } => {
+            let Some(config) = loaded(Config::load(&path)) else { return ExitCode::from(2) };
+            if check {
+                println!("{}: ok (cluster {}, member {})", path.display(), config.cluster, config.member);
+                return ExitCode::SUCCESS;
+            }
+            let (format, level) = (config.log_format, config.log_level.clone());
+            work(&path, format, &level, regent_agent::run::run(config))
         }
-    };
-    if check {
-        println!("{}: ok (cluster {}, member {})", path.display(), config.cluster, config.member);
-        return ExitCode::SUCCESS;
+        Command::Observe { config: path, check } => {
+            let Some(config) = loaded(observe::config::Config::load(&path)) else { return ExitCode::from(2) };
+            if check {
+                println!(
+                    "{}: ok (observes cluster {}, member {})",
+                    path.display(),
+                    config.cluster,
+                    config.member
+                );
+                return ExitCode::SUCCESS;
+            }
+            let (format, level) = (config.log_format, config.log_level.clone());
+            work(&path, format, &level, observe::run(config))
+        }
     }
-    let filter = match tracing_subscriber::EnvFilter::try_new(&config.log_level) {
+}
+
+fn loaded<C>(config: Result<C, regent_agent::config::ConfigError>) -> Option<C> {
+    config.inspect_err(|error| eprintln!("regent-agent: {error}")).ok()
+}
+
+fn work(
+    path: &Path,
+    format: LogFormat,
+    level: &str,
+    job: impl Future<Output = anyhow::Result<()>>,
+) -> ExitCode {
+    let filter = match tracing_subscriber::EnvFilter::try_new(level) {
         Ok(filter) => filter,
         Err(error) => {
-            eprintln!("regent-agent: {}: log_level = {:?}: {error}", path.display(), config.log_level);
+            eprintln!("regent-agent: {}: log_level = {level:?}: {error}", path.display());
             return ExitCode::from(2);
         }
     };
     let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(false);
-    match config.log_format {
+    match format {
         LogFormat::Text => log.init(),
         LogFormat::Json => log.json().init(),
     }
@@ -61,7 +102,7 @@ fn main() -> ExitCode {
     // One thread is enough, and keeps the memory small; what blocks runs on threads of its own.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let result = runtime.map_err(anyhow::Error::from).and_then(|runtime| {
-        let result = runtime.block_on(regent_agent::run::run(config));
+        let result = runtime.block_on(job);
         // A thread that is stuck in a dead disk must not keep the process.
         runtime.shutdown_background();
         result

@@ -133,7 +133,7 @@ pub async fn connect_peer(app: &App, member: &MemberName, address: &str) -> Resu
         Some(files) => Some(app.certificates.material(files)?.peer_client(&app.config.cluster, member)),
     };
     let scheme = if tls.is_some() { "https" } else { "http" };
-    connect_with(&app.config, &format!("{scheme}://{address}"), tls).await
+    connect_with(limits(&app.config), &format!("{scheme}://{address}"), tls).await
 }
 
 /// For the listener that other members' agents connect to.
@@ -144,24 +144,47 @@ pub fn peer_server(app: &App) -> Result<Option<ServerTlsConfig>, TransportError>
 
 /// Connects to `url`.
 pub async fn connect(app: &App, url: &str) -> Result<Channel, TransportError> {
-    let tls = match &app.config.tls {
+    connect_as(&app.certificates, app.config.tls.as_ref(), url, limits(&app.config)).await
+}
+
+/// The same, without the rest of an agent.
+pub async fn connect_as(
+    certificates: &Certificates,
+    tls: Option<&crate::config::Tls>,
+    url: &str,
+    limits: Limits,
+) -> Result<Channel, TransportError> {
+    let tls = match tls {
         None => None,
-        Some(files) => Some(app.certificates.material(files)?.client()),
+        Some(files) => Some(certificates.material(files)?.client()),
     };
-    connect_with(&app.config, url, tls).await
+    connect_with(limits, url, tls).await
+}
+
+/// How long a connection may take, and may be silent.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// TCP.
+    pub connect: Duration,
+    /// Without a sign of life.
+    pub session: Duration,
+}
+
+fn limits(config: &Config) -> Limits {
+    Limits { connect: config.connect_timeout, session: config.session_timeout() }
 }
 
 async fn connect_with(
-    config: &Config,
+    limits: Limits,
     url: &str,
     tls: Option<ClientTlsConfig>,
 ) -> Result<Channel, TransportError> {
     let endpoint = Endpoint::from_shared(url.to_owned())
         .map_err(|source| TransportError::Address { url: url.to_owned(), source })?
-        .connect_timeout(config.connect_timeout)
+        .connect_timeout(limits.connect)
         .tcp_nodelay(true)
-        .http2_keep_alive_interval(config.session_timeout())
-        .keep_alive_timeout(config.session_timeout())
+        .http2_keep_alive_interval(limits.session)
+        .keep_alive_timeout(limits.session)
         .keep_alive_while_idle(true);
     let endpoint = match tls {
         None => endpoint,
@@ -170,7 +193,7 @@ async fn connect_with(
             .map_err(|source| TransportError::Tls(format!("TLS: {}", chain(&source))))?,
     };
     // connect_timeout covers TCP; the TLS handshake needs a bound of its own.
-    let limit = config.connect_timeout + Duration::from_millis(500);
+    let limit = limits.connect + Duration::from_millis(500);
     match tokio::time::timeout(limit, endpoint.connect()).await {
         Ok(Ok(channel)) => Ok(channel),
         Ok(Err(source)) => Err(TransportError::Connect { url: url.to_owned(), source }),

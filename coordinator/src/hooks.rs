@@ -84,6 +84,8 @@ fn name_of(operation: &Operation) -> String {
         Kind::Switchover => "switchover",
         Kind::Failback => "failback",
         Kind::Restart { .. } => "restart",
+        Kind::Drill { .. } => "drill",
+        Kind::Observed { .. } => "observed",
     };
     format!("{kind}:{}", crate::service::view::step_name(operation.step))
 }

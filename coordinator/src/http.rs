@@ -105,6 +105,13 @@ fn render(node: &Node) -> String {
     text.one("regent_fencing_driver_runs_total", "counter", help, m.fencing_runs.get());
     let help = "Runs of external fencing drivers that proved nothing.";
     text.one("regent_fencing_driver_failures_total", "counter", help, m.fencing_failures.get());
+    text.one("regent_veto_runs_total", "counter", "Runs of the veto hook.", m.vetoes_asked.get());
+    text.one("regent_vetoes_total", "counter", "Objections to an automatic failover.", m.vetoes.get());
+    text.one("regent_veto_failures_total", "counter", "Veto hooks that failed.", m.vetoes_failed.get());
+    text.one("regent_event_hook_told_total", "counter", "Events taken by the hook.", m.events_told.get());
+    text.one("regent_event_hook_failures_total", "counter", "Failed event hooks.", m.events_failed.get());
+    let help = "Events that the hook never took.";
+    text.one("regent_event_hook_given_up_total", "counter", help, m.events_given_up.get());
     let help = "From a heartbeat's arrival to its acknowledgement.";
     text.histogram("regent_acknowledgement_seconds", help, &m.acknowledgement_ms);
     clusters(node, &mut text);
@@ -147,6 +154,12 @@ fn clusters(node: &Node, text: &mut Text) {
             &[("cluster", name.as_str())],
             u8::from(cluster.pending.is_some()),
         );
+    }
+    let help = "Failovers that Regent would have begun in a cluster that it only observes.";
+    text.head("regent_would_fail_over_total", "counter", help);
+    for (name, cluster) in all() {
+        let Some(seen) = &cluster.observed else { continue };
+        text.sample("regent_would_fail_over_total", &[("cluster", name.as_str())], seen.count);
     }
     let help = "What is left, by this node's count, of the cooldown after an automatic failover.";
     text.head("regent_cooldown_remaining_seconds", "gauge", help);

@@ -6,7 +6,7 @@
 
 use std::{cmp::Reverse, collections::BTreeMap, sync::Arc, time::Duration};
 
-use regent_core::{Body, Hearing, PositionAges};
+use regent_core::{Body, Declare, Hearing, PositionAges};
 use regent_proto::v1::{
     AgesRequest, MemberAge, PrimaryPosition, WalMark, peer_service_client::PeerServiceClient,
 };
@@ -15,9 +15,10 @@ use regent_types::{ClusterName, CoordinatorId, Epoch, Lsn, LsnError, MemberName,
 use tokio::task::JoinSet;
 
 use crate::{
-    levels,
+    callout, levels,
     node::Node,
     proposer::ProposeFailure,
+    service,
     shared::{Inner, leadership},
 };
 
@@ -91,9 +92,30 @@ pub async fn tick(node: Arc<Node>) {
             wanted.extend(detector.tick(now_ns, state, voters));
             wanted.extend(detector.planned(now_ns, node.clock.wall_ms(), state));
             wanted.extend(leases.acknowledged_lists(state));
+            let inner = &*inner;
+            for body in &mut wanted {
+                let (Body::Declare(Declare { cluster: name, .. })
+                | Body::Drill { cluster: name, .. }
+                | Body::Observed { cluster: name, .. }) = body
+                else {
+                    continue;
+                };
+                if let Some(cluster) = inner.state.clusters.get(name) {
+                    let shell = service::explain::shell(&node, inner, now_ns, cluster);
+                    inner.detector.testify(now_ns, &inner.state, &shell, body);
+                }
+            }
             wanted
         };
+        node.vetoes.forget(&wanted);
         for body in wanted {
+            if let Body::Declare(declare) = &body
+                && callout::veto::concerns(&declare.trigger)
+                && !waits_anyway(&node, &declare.cluster)
+                && !callout::veto::Vetoes::permits(&node, declare)
+            {
+                continue;
+            }
             let configures = matches!(body, Body::Configure(_));
             match node.proposer.propose(body).await {
                 Ok(_) => {}
@@ -109,6 +131,15 @@ pub async fn tick(node: Arc<Node>) {
             }
         }
     }
+}
+
+/// What an operator is asked for anyway is not put to the hook.
+fn waits_anyway(node: &Node, cluster: &ClusterName) -> bool {
+    let inner = node.shared.lock();
+    let cluster = inner.state.clusters.get(cluster);
+    cluster.is_none_or(|cluster| {
+        cluster.cooldown.is_some() || cluster.automation != regent_types::Automation::Automatic
+    })
 }
 
 /// A configured cluster that the group does not know. One that differs from the state is left alone, and said so.

@@ -11,6 +11,7 @@
 //! quorum round ([`confirm`]), one lock over state and leases ([`shared`]), memory that ends with each leadership
 //! ([`leadership`]), one task per effect in the state ([`executor`]).
 
+pub mod callout;
 pub mod clock;
 pub mod config;
 pub mod confirm;
@@ -27,6 +28,7 @@ mod levels;
 pub mod metrics;
 pub mod node;
 pub mod peers;
+mod process;
 pub mod proposer;
 pub mod service;
 pub mod sessions;

@@ -78,6 +78,18 @@ pub struct Metrics {
     pub fencing_runs: Counter,
     /// Of which proved nothing.
     pub fencing_failures: Counter,
+    /// Runs of the veto hook.
+    pub vetoes_asked: Counter,
+    /// Of which with an objection.
+    pub vetoes: Counter,
+    /// Of which failed.
+    pub vetoes_failed: Counter,
+    /// Events that the event hook has taken.
+    pub events_told: Counter,
+    /// Its runs that failed.
+    pub events_failed: Counter,
+    /// Events that were given up.
+    pub events_given_up: Counter,
     /// From a heartbeat's arrival to its acknowledgement.
     pub acknowledgement_ms: Histogram,
     /// How each DNS provider has answered this node.

@@ -9,6 +9,7 @@ use tokio::{net::TcpListener, sync::watch, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    callout,
     clock::Clock,
     config::{Config, Security},
     confirm,
@@ -53,6 +54,8 @@ pub struct Node {
     pub led: watch::Sender<Option<Leadership>>,
     /// DNS providers by name.
     pub providers: Providers,
+    /// What the veto hook said, on the leader.
+    pub vetoes: callout::veto::Vetoes,
     /// Counters.
     pub metrics: Metrics,
     /// The certificates in use; `None` in plain text.
@@ -203,6 +206,7 @@ impl Running {
             heard: Heard::default(),
             queue: confirm::Queue::default(),
             led: watch::Sender::new(None),
+            vetoes: callout::veto::Vetoes::default(),
             metrics: Metrics::default(),
             tls: tls.clone(),
             removed: watch::Sender::new(None),
@@ -276,6 +280,7 @@ async fn begin(node: Arc<Node>) {
     tasks.spawn(confirm::run(node.clone()));
     tasks.spawn(executor::run(node.clone()));
     tasks.spawn(gaps::run(node.clone()));
+    tasks.spawn(callout::events::follow(node.clone()));
     tasks.spawn(dns::look::run(node.clone()));
     while let Some(ended) = tasks.join_next().await {
         if let Err(error) = ended

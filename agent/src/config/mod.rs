@@ -333,7 +333,7 @@ impl Config {
             return bad("peer.listen", &peer.listen, "plaintext = true is for loopback only");
         }
         for url in &self.coordinators {
-            self.check_url(url).or_else(|rule| bad("coordinators", &format!("{url:?}"), &rule))?;
+            check_url(self.plaintext, url).or_else(|rule| bad("coordinators", &format!("{url:?}"), &rule))?;
         }
         for (key, dir) in [
             ("guard_socket", &self.guard_socket),
@@ -429,25 +429,25 @@ impl Config {
         }
         Ok(())
     }
+}
 
-    fn check_url(&self, url: &str) -> Result<(), String> {
-        let uri: axum::http::Uri = url.parse().map_err(|e| format!("not a URL: {e}"))?;
-        let scheme = if self.plaintext { "http" } else { "https" };
-        if uri.scheme_str() != Some(scheme) {
-            return Err(format!("use {scheme}://host:port (plaintext = {})", self.plaintext));
-        }
-        let host = uri.host().unwrap_or("");
-        if host.is_empty() || uri.port_u16().is_none() {
-            return Err(format!("use {scheme}://host:port"));
-        }
-        let bare = host.trim_matches(['[', ']']);
-        let loopback =
-            bare == "localhost" || bare.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback());
-        if self.plaintext && !loopback {
-            return Err("plaintext = true is for loopback addresses only".into());
-        }
-        Ok(())
+/// A coordinator's address: https, or plain text on loopback.
+pub(crate) fn check_url(plaintext: bool, url: &str) -> Result<(), String> {
+    let uri: axum::http::Uri = url.parse().map_err(|e| format!("not a URL: {e}"))?;
+    let scheme = if plaintext { "http" } else { "https" };
+    if uri.scheme_str() != Some(scheme) {
+        return Err(format!("use {scheme}://host:port (plaintext = {})", plaintext));
     }
+    let host = uri.host().unwrap_or("");
+    if host.is_empty() || uri.port_u16().is_none() {
+        return Err(format!("use {scheme}://host:port"));
+    }
+    let bare = host.trim_matches(['[', ']']);
+    let loopback = bare == "localhost" || bare.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback());
+    if plaintext && !loopback {
+        return Err("plaintext = true is for loopback addresses only".into());
+    }
+    Ok(())
 }
 
 /// A size as PostgreSQL reads it; -1 where that means no limit.

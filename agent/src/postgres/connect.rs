@@ -123,6 +123,13 @@ pub async fn local(config: &Config, limit: Duration) -> Result<Connection, PgErr
     open("connect to the local server", pg, limit).await
 }
 
+/// Connects to a server that somebody else runs.
+pub async fn observed(dsn: &PgConfig, limit: Duration) -> Result<Connection, PgError> {
+    let mut pg = dsn.clone();
+    pg.application_name("regent-observer").connect_timeout(limit);
+    open("connect to the server", pg, limit).await
+}
+
 /// Connects to `host:port` as the role `regent`.
 pub async fn remote(config: &Config, host: &str, port: u16, limit: Duration) -> Result<Connection, PgError> {
     remote_database(config, host, port, "postgres", limit).await

@@ -40,6 +40,7 @@ impl State {
                 RequestKind::Failover { .. } => {
                     procedure::declare::request_failover(self, &mut change, request)
                 }
+                RequestKind::Drill { .. } => procedure::drill::request(self, &mut change, request),
                 RequestKind::Restart { .. } => procedure::restart::request(self, &mut change, request),
                 RequestKind::Pause => procedure::automation::pause(self, &mut change, request),
                 RequestKind::Resume => procedure::automation::resume(self, &mut change, request),
@@ -103,6 +104,19 @@ impl State {
             }
             Body::CooldownOver { cluster, operation, counted_ms } => {
                 procedure::restraint::cooldown_over(self, &mut change, cluster, *operation, *counted_ms)
+            }
+            Body::Vetoed { cluster, epoch, reason } => {
+                procedure::restraint::vetoed(self, &mut change, cluster, *epoch, reason)
+            }
+            Body::EventsTold { through } => {
+                self.events_told = self.events_told.max((*through).min(self.next_event));
+                Ok(())
+            }
+            Body::Drill { cluster, operation, news } => {
+                procedure::drill::news(self, &mut change, cluster, *operation, news)
+            }
+            Body::Observed { cluster, sighting } => {
+                procedure::observe::sighting(self, &mut change, cluster, sighting)
             }
             Body::Withdraw { cluster, epoch, found } => {
                 procedure::restraint::withdraw(self, &mut change, cluster, *epoch, found)

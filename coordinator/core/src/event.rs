@@ -53,6 +53,8 @@ pub enum EventKind {
     Acknowledged,
     /// The next automatic failover needs no acknowledgement any more.
     CooldownOver,
+    /// The operator's command objects to an automatic failover.
+    Vetoed,
     /// The policy was changed.
     PolicyChanged,
     /// A member was added.
@@ -85,6 +87,12 @@ pub enum EventKind {
     ParametersChanged,
     /// What is configured of a member was changed.
     MemberChanged,
+    /// A drill has got further. Nothing is fenced for it.
+    Drill,
+    /// Observed: this member is primary of a cluster that another tool leads.
+    PrimarySeen,
+    /// Observed: Regent would have failed over.
+    WouldFailOver,
 }
 
 /// One event, kept in the replicated state for `watch`.

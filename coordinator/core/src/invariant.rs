@@ -57,7 +57,13 @@ fn check_cluster(cluster: &Cluster) {
             assert!(cluster.fenced_through < cluster.epoch, "{name}: {:?} of a fenced epoch", operation.step);
             assert!(!operation.effects.is_empty(), "{name}: nothing would end the step");
         }
-        Step::Declare | Step::Done => panic!("{name}: {:?} does not last", operation.step),
+        Step::Declare | Step::Done | Step::Away | Step::Back => {
+            panic!("{name}: {:?} does not last, or is kept beside the running operation", operation.step)
+        }
+        Step::Detect => {
+            assert!(established && cluster.fenced_through < cluster.epoch, "{name}: a drill has fenced");
+            assert!(operation.effects.is_empty(), "{name}: a drill has effects");
+        }
         Step::Confirm => {
             assert!(established && cluster.fenced_through < cluster.epoch, "{name}: confirming nobody");
         }

@@ -45,6 +45,7 @@ impl Body {
             | Body::SwitchoverDue { .. }
             | Body::FailbackReady { .. }
             | Body::PromotableAcknowledged { .. } => FEATURE_LEVEL_FIRST,
+            Body::Vetoed { .. } | Body::EventsTold { .. } | Body::Drill { .. } | Body::Observed { .. } => 2,
         }
     }
 }
@@ -68,6 +69,7 @@ impl RequestKind {
             | RequestKind::Failback { .. }
             | RequestKind::Abort => FEATURE_LEVEL_FIRST,
             RequestKind::Restart { .. }
+            | RequestKind::Drill { .. }
             | RequestKind::SetParameters { .. }
             | RequestKind::SetMember { .. } => 2,
         }

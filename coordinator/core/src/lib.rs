@@ -15,6 +15,7 @@ mod codec;
 mod config;
 mod cooldown;
 mod detector;
+mod drill;
 mod effect;
 mod event;
 mod group;
@@ -23,6 +24,7 @@ mod lease_table;
 mod level;
 mod loss;
 mod membership;
+mod observation;
 mod operation;
 mod parameters;
 mod pending;
@@ -45,6 +47,7 @@ pub use detector::{
     Condition, Detector, Expected, Explanation, Fitness, GAP_THRESHOLDS_MS, GapCounts, Gaps, HeardBy,
     Hearing, PositionAges, Shell,
 };
+pub use drill::{DrillFindings, DrillNews, DrillStage, Rehearsal};
 pub use effect::{Effect, EffectKind};
 pub use event::{Event, EventKind};
 pub use group::{Coordinator, Group, GroupRecord, Standing};
@@ -52,6 +55,7 @@ pub use lease_table::{BoundPending, Confirmed, LeaseTable, NotLeading};
 pub use level::{FEATURE_LEVEL, FEATURE_LEVEL_FIRST};
 pub use loss::{LossReport, LossUpperBound};
 pub use membership::{Adoption, Forgotten, LeaseInFlight, Membership, RemovedMember, Unacknowledged};
+pub use observation::{Observation, Sighting};
 pub use operation::{Kind, Operation, OperationResult, Step, StepRecord, Trigger};
 pub use parameters::{MANAGED_PARAMETERS, Parameters};
 pub use pending::{Pending, PendingWhy};

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use regent_types::{InstanceId, MemberName, OperationId, Region};
 use serde::{Deserialize, Serialize};
 
-use crate::{Appointment, Effect, FenceRecord, LossReport, Verdict, proposal::Evidence};
+use crate::{Appointment, DrillFindings, Effect, FenceRecord, LossReport, Verdict, proposal::Evidence};
 
 /// What an operation is.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -30,6 +30,18 @@ pub enum Kind {
         member: MemberName,
         /// Only its configuration is read again.
         reload_only: bool,
+    },
+    /// A rehearsal of the loss of the primary's region.
+    Drill {
+        /// The region that counts as lost.
+        region: Region,
+        /// There and back by switchovers; without it, it stops before anything is touched.
+        full: bool,
+    },
+    /// A failover that would have begun, of a cluster that is only observed: nothing was done.
+    Observed {
+        /// The primary that it was about.
+        member: MemberName,
     },
 }
 
@@ -113,6 +125,12 @@ pub enum Step {
     Checkpoint,
     /// Restart: waiting for the server to accept connections in its role again.
     Restart,
+    /// Drill: the primary's region counts as silent, in a detector beside the one that decides.
+    Detect,
+    /// Full drill: a switchover to another region.
+    Away,
+    /// Full drill: a switchover back.
+    Back,
 }
 
 /// One finished or running step.
@@ -197,4 +215,7 @@ pub struct Operation {
     /// From the start of the validation until a connection through the name was open, ms.
     #[serde(default)]
     pub reconnected_ms: Option<u64>,
+    /// What a drill has found out.
+    #[serde(default)]
+    pub drill: Option<Box<DrillFindings>>,
 }

@@ -9,8 +9,8 @@ use regent_types::{
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    AlertKind, ClusterConfig, FenceProof, GroupNews, GroupRequest, MemberConfig, Policy, Step, Trigger,
-    switch::Readiness,
+    AlertKind, ClusterConfig, DrillNews, Explanation, FenceProof, GroupNews, GroupRequest, MemberConfig,
+    Policy, Sighting, Step, Trigger, switch::Readiness,
 };
 
 /// One entry of the log.
@@ -91,6 +91,20 @@ pub enum Body {
         /// For how long the leader has seen it, ms.
         counted_ms: u64,
     },
+    /// The operator's command objects to an automatic failover: recorded, nothing else.
+    Vetoed {
+        /// The cluster.
+        cluster: ClusterName,
+        /// The epoch that was meant.
+        epoch: Epoch,
+        /// What it said.
+        reason: String,
+    },
+    /// The event hook was told every event up to this one.
+    EventsTold {
+        /// Sequence number.
+        through: u64,
+    },
     /// The primary that a pending failover is about is well again.
     Withdraw {
         /// The cluster.
@@ -170,6 +184,22 @@ pub enum Body {
         /// The list's version.
         version: u64,
     },
+    /// The leader has something to say about a drill.
+    Drill {
+        /// The cluster.
+        cluster: ClusterName,
+        /// The drill.
+        operation: OperationId,
+        /// What.
+        news: DrillNews,
+    },
+    /// The leader has seen something of a cluster that another tool leads.
+    Observed {
+        /// The cluster.
+        cluster: ClusterName,
+        /// What.
+        sighting: Sighting,
+    },
 }
 
 /// The detector's wish for an operation.
@@ -205,6 +235,10 @@ pub struct Evidence {
     /// What the standbys lacked when the primary was heard last.
     #[serde(default)]
     pub lag: Box<LagEvidence>,
+    /// Triggers, guards, candidates and who heard whom at that moment: for the report only, no decision but a drill's
+    /// words rests on it.
+    #[serde(default)]
+    pub snapshot: Option<Box<Explanation>>,
 }
 
 /// Lag at the last contact with the primary.
@@ -336,6 +370,13 @@ pub enum RequestKind {
         member: MemberName,
         /// What is to be different.
         changes: MemberChanges,
+    },
+    /// Rehearse the loss of the primary's region.
+    Drill {
+        /// There and back by switchovers; without it, it stops before anything is touched.
+        full: bool,
+        /// What the leader knew.
+        readiness: Box<Readiness>,
     },
 }
 

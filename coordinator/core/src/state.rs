@@ -13,7 +13,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     Adoption, ClusterConfig, Cooldown, Effect, Event, FEATURE_LEVEL_FIRST, Forgotten, Group, LeaseInFlight,
-    Membership, Operation, Parameters, Pending, PendingFailback, PromotableList, Scheduled,
+    Membership, Observation, Operation, Parameters, Pending, PendingFailback, PromotableList, Rehearsal,
+    Scheduled,
 };
 
 /// Newest events kept for `watch`.
@@ -34,6 +35,9 @@ pub struct State {
     pub next_event: u64,
     /// Index of the last applied entry.
     pub applied_index: u64,
+    /// The event hook was told every event up to this one.
+    #[serde(default)]
+    pub events_told: u64,
     /// The coordinators themselves.
     #[serde(default)]
     pub group: Group,
@@ -216,6 +220,12 @@ pub struct Cluster {
     /// PostgreSQL's parameters as operators have set them.
     #[serde(default)]
     pub parameters: Parameters,
+    /// A full drill between detection and its end.
+    #[serde(default)]
+    pub rehearsal: Option<Rehearsal>,
+    /// What is seen of it while another tool leads it.
+    #[serde(default)]
+    pub observed: Option<Observation>,
 }
 
 fn resumed_default() -> Automation {
@@ -271,6 +281,13 @@ impl Cluster {
 
     /// A running or ended operation.
     pub fn operation(&self, id: OperationId) -> Option<&Operation> {
-        self.operation.iter().chain(&self.finished).find(|operation| operation.id == id)
+        let parked = self.rehearsal.iter().map(|rehearsal| &*rehearsal.drill);
+        let would = self.observed.iter().filter_map(|seen| seen.would.as_deref());
+        self.operation
+            .iter()
+            .chain(parked)
+            .chain(would)
+            .chain(&self.finished)
+            .find(|operation| operation.id == id)
     }
 }

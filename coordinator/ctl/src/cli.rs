@@ -152,7 +152,17 @@ pub(crate) enum Command {
                             regentctl failback gravl --reason 'eu-north-1 is repaired' --yes"
     )]
     Failback(PlannedArgs),
-    /// Stop a switchover or failback before its appointment, or take a scheduled one back.
+    /// Rehearse the loss of the primary's region on the live system, and file a report.
+    #[command(after_help = "Examples:\n  regentctl drill gravl --reason 'monthly drill' --dry-run\n  \
+                            regentctl drill gravl --reason 'monthly drill'\n  \
+                            regentctl drill gravl --reason 'quarterly drill' --full --yes\n\n\
+                            For the drill only, the coordinators count the members of the primary's region as silent; leases\n\
+                            and the real detection go on, so no lease is lost and a real failure comes first. It ends when a\n\
+                            failover would have begun: nothing is fenced. --full then switches over and back, losing nothing.\n\
+                            Refused when anything is not in order. `regentctl abort` stops it. Exit code 1 when it would not\n\
+                            have failed over. docs/drill.md")]
+    Drill(crate::command::DrillArgs),
+    /// Stop a drill, a switchover or failback before its appointment, or take a scheduled one back.
     #[command(after_help = "Examples:\n  regentctl abort gravl --reason 'wrong cluster' --dry-run\n  \
                             regentctl abort gravl --reason 'wrong cluster'")]
     Abort(AutomationArgs),

@@ -6,6 +6,8 @@ use regent_core::{ConfigError, FEATURE_LEVEL};
 use regent_types::{CoordinatorId, Region};
 use serde::Deserialize;
 
+use crate::callout::{Hooks, OnFailure};
+
 use super::{
     Config, Dns, Peer, Placement, RaftTiming, Security, TestHooks, cluster::ClusterTable,
     fencing::FencingTable, refuse, route53::Route53Table,
@@ -44,6 +46,7 @@ pub(super) struct File {
     cluster: Vec<ClusterTable>,
     #[serde(default)]
     fencing_driver: Vec<FencingTable>,
+    hooks: Option<HooksTable>,
     test_hooks: Option<TestHooksTable>,
 }
 
@@ -119,6 +122,66 @@ impl Default for PlacementTable {
 }
 
 #[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct HooksTable {
+    veto: Vec<String>,
+    #[serde(with = "humantime_serde")]
+    veto_timeout: Duration,
+    #[serde(with = "humantime_serde")]
+    veto_retry: Duration,
+    veto_on_failure: OnFailure,
+    event: Vec<String>,
+    #[serde(with = "humantime_serde")]
+    event_timeout: Duration,
+    event_attempts: u32,
+}
+
+impl Default for HooksTable {
+    fn default() -> Self {
+        Self {
+            veto: Vec::new(),
+            veto_timeout: Duration::from_secs(10),
+            veto_retry: Duration::from_secs(30),
+            veto_on_failure: OnFailure::Allow,
+            event: Vec::new(),
+            event_timeout: Duration::from_secs(30),
+            event_attempts: 5,
+        }
+    }
+}
+
+impl HooksTable {
+    fn into_hooks(self) -> Result<Hooks, ConfigError> {
+        for (key, command) in [("hooks.veto", &self.veto), ("hooks.event", &self.event)] {
+            if let Some(program) = command.first().filter(|program| !program.starts_with('/')) {
+                return refuse(key, format!("{program:?} is not an absolute path"));
+            }
+        }
+        for (key, time) in [
+            ("hooks.veto_timeout", self.veto_timeout),
+            ("hooks.veto_retry", self.veto_retry),
+            ("hooks.event_timeout", self.event_timeout),
+        ] {
+            if time.is_zero() {
+                return refuse(key, "must be longer than 0");
+            }
+        }
+        if self.event_attempts == 0 {
+            return refuse("hooks.event_attempts", "0: an event that is never tried is never told");
+        }
+        Ok(Hooks {
+            veto: self.veto,
+            veto_timeout: self.veto_timeout,
+            veto_retry: self.veto_retry,
+            veto_on_failure: self.veto_on_failure,
+            event: self.event,
+            event_timeout: self.event_timeout,
+            event_attempts: self.event_attempts,
+        })
+    }
+}
+
+#[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct TestHooksTable {
     exit_after_step: Option<String>,
@@ -179,6 +242,7 @@ impl File {
             },
             clusters,
             fencing_drivers: self.fencing_driver.into_iter().map(FencingTable::into_driver).collect(),
+            hooks: self.hooks.map(HooksTable::into_hooks).transpose()?,
             test_hooks: self.test_hooks.map(|hooks| TestHooks {
                 exit_after_step: hooks.exit_after_step,
                 stop_after_step: hooks.stop_after_step,

@@ -173,6 +173,8 @@ pub struct Config {
     pub clusters: Vec<ClusterConfig>,
     /// External fencing drivers of this node.
     pub fencing_drivers: Vec<FencingDriver>,
+    /// Commands of the operator's own.
+    pub hooks: Option<crate::callout::Hooks>,
     /// Only for tests.
     pub test_hooks: Option<TestHooks>,
 }

@@ -127,6 +127,14 @@ fn plain_text_is_for_loopback_and_only_when_asked_for() {
 }
 
 #[test]
+fn hooks_are_checked() {
+    refused(&with("veto = []", "veto = [\"veto.sh\"]"), &["hooks.veto", "veto.sh", "absolute"]);
+    refused(&with("veto_timeout = \"10s\"", "veto_timeout = \"0s\""), &["hooks.veto_timeout"]);
+    refused(&with("event_attempts = 5", "event_attempts = 0"), &["hooks.event_attempts"]);
+    refused(&with("veto_on_failure = \"allow\"", "veto_on_failure = \"maybe\""), &["maybe"]);
+}
+
+#[test]
 fn time_outs_are_checked_against_each_other_with_the_numbers() {
     refused(
         &with("lease_ttl = \"4m 30s\"", "lease_ttl = \"4m 57s\""),

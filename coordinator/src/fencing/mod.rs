@@ -6,16 +6,13 @@
 //! - whatever ends a run (time-out, another proof, the loss of the leadership), every process of it is killed. A run that
 //!   went on would switch off a member that has come back meanwhile.
 
-mod process;
-
 use std::time::Duration;
 
 use regent_core::{Confinement, ExternalEvidence};
 use regent_types::{BootId, EffectKey, InstanceId, MemberName, Region};
 use serde::{Deserialize, Serialize};
 
-use crate::{clock::Clock, config::FencingDriver};
-use process::Process;
+use crate::{clock::Clock, config::FencingDriver, process::Process};
 
 /// Version of the contract, on standard input.
 const VERSION: u32 = 1;

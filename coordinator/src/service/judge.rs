@@ -132,7 +132,7 @@ impl Operators {
             let inner = self.node.shared.lock();
             let known = inner.state.clusters.get(&name);
             let known = known.ok_or_else(|| Status::not_found(format!("there is no cluster {name}")))?;
-            inner.detector.evidence(self.node.clock.now_ns(), known)
+            super::explain::evidence(&self.node, &inner, known)
         };
         let request = self.request(&caller, &common, RequestKind::Approve { evidence, readiness })?;
         let applied = self.ask(request, common.dry_run).await?;

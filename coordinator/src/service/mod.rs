@@ -4,8 +4,9 @@
 mod agent;
 pub mod auth;
 mod coordinators;
+mod drill;
 mod everyday;
-mod explain;
+pub mod explain;
 mod judge;
 mod membership;
 mod operator;

@@ -143,7 +143,7 @@ impl Operators {
             let inner = self.node.shared.lock();
             let known = inner.state.clusters.get(&cluster);
             let known = known.ok_or_else(|| Status::not_found(format!("there is no cluster {cluster}")))?;
-            inner.detector.evidence(self.node.clock.now_ns(), known)
+            super::explain::evidence(&self.node, &inner, known)
         };
         Ok(OperatorRequest {
             cluster,
@@ -413,6 +413,11 @@ impl OperatorService for Operators {
         self.restart_member(caller, request.into_inner()).await
     }
 
+    async fn drill(&self, request: Request<v1::DrillRequest>) -> Answered<v1::DrillReply> {
+        let caller = self.gate.operator(&request)?;
+        self.rehearse(caller, request.into_inner()).await
+    }
+
     async fn get_history(&self, request: Request<HistoryRequest>) -> Answered<HistoryReply> {
         let caller = self.gate.viewer(&request)?;
         let message = request.into_inner();
@@ -428,7 +433,10 @@ impl OperatorService for Operators {
         let cluster = inner.state.clusters.get(&name);
         let cluster = cluster.ok_or_else(|| Status::not_found(format!("there is no cluster {name}")))?;
         let wall_ms = self.node.clock.wall_ms();
-        let newest_first = cluster.operation.iter().chain(cluster.finished.iter().rev());
+        let parked = cluster.rehearsal.iter().map(|rehearsal| &*rehearsal.drill);
+        let would = cluster.observed.iter().filter_map(|seen| seen.would.as_deref());
+        let newest_first =
+            cluster.operation.iter().chain(parked).chain(would).chain(cluster.finished.iter().rev());
         let operations = newest_first.take(limit).map(|one| view::summary(cluster, one, wall_ms)).collect();
         Ok(Response::new(HistoryReply { operations }))
     }
@@ -454,7 +462,8 @@ impl OperatorService for Operators {
             ))
         };
         let operation = cluster.operation(OperationId(message.id)).ok_or_else(missing)?;
-        Ok(Response::new(view::report(cluster, operation, self.node.clock.wall_ms())))
+        let report = view::report(cluster, operation, self.node.clock.wall_ms());
+        Ok(Response::new(super::explain::with_evidence(&self.node, cluster, operation, report)))
     }
 
     async fn switchover(&self, request: Request<SwitchoverRequest>) -> Answered<SwitchoverReply> {

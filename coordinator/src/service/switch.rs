@@ -163,6 +163,12 @@ impl Operators {
 
 /// What an abort would stop.
 fn stoppable(cluster: &Cluster) -> String {
+    let drilling = cluster.operation.as_ref().filter(|o| matches!(o.kind, regent_core::Kind::Drill { .. }));
+    let touring = cluster.rehearsal.as_ref().map(|rehearsal| &*rehearsal.drill);
+    let moving = cluster.operation.as_ref().is_some_and(|operation| operation.kind.is_planned());
+    if let Some(drill) = drilling.or(touring.filter(|_| !moving)) {
+        return format!("drill {} (step {})", drill.id, view::step_name(drill.step));
+    }
     if let Some(operation) = cluster.operation.as_ref().filter(|operation| operation.kind.is_planned()) {
         return format!("operation {} (step {})", operation.id, view::step_name(operation.step));
     }

@@ -1,6 +1,7 @@
 //! Three real coordinators in one process, over real loopback connections, with scripted agents.
 
 mod agent;
+mod callout;
 mod certificates;
 mod failover;
 mod fencing;

@@ -4,7 +4,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 
-use super::config::APP;
+use super::config::{APP, OBSERVER};
 use super::layout::{EAST, NORTH};
 use super::life::Deployment;
 use crate::real::sweep::ROOT_VARIABLE;
@@ -49,7 +49,12 @@ impl Deployment {
             ["-h", &host, "-p", &port, "-U", &superuser, "-D", &east, "-X", "stream", "-R", "-c", "fast"];
         self.tool("pg_basebackup", &source)?;
         self.start_by_hand(EAST)?;
-        for sql in [format!("CREATE ROLE {APP} LOGIN"), format!("CREATE DATABASE {APP} OWNER {APP}")] {
+        for sql in [
+            format!("CREATE ROLE {APP} LOGIN"),
+            format!("CREATE DATABASE {APP} OWNER {APP}"),
+            format!("CREATE ROLE {OBSERVER} LOGIN"),
+            format!("GRANT pg_monitor TO {OBSERVER}"),
+        ] {
             self.tool("psql", &["-h", &host, "-p", &port, "-U", &superuser, "-d", "postgres", "-c", &sql])?;
         }
         let rows = "CREATE TABLE before_regent AS SELECT generate_series(1, 1000) AS n";
@@ -70,6 +75,11 @@ impl Deployment {
     /// `pg_ctl stop -m fast`.
     pub fn stop_by_hand(&self, member: &str) -> Result<()> {
         self.tool("pg_ctl", &["stop", "-w", "-m", "fast", "-D", &self.data_text(member)]).map(drop)
+    }
+
+    /// `pg_ctl promote`, as another tool would.
+    pub fn promote_by_hand(&self, member: &str) -> Result<()> {
+        self.tool("pg_ctl", &["promote", "-w", "-D", &self.data_text(member)]).map(drop)
     }
 
     /// `Database system identifier` of `pg_controldata`.

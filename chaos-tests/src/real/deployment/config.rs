@@ -16,6 +16,8 @@ use crate::real::user::RunAs;
 
 /// Role and database of the application.
 pub(super) const APP: &str = "app";
+/// Role of `regent-agent observe`.
+pub(super) const OBSERVER: &str = "regent_observer";
 
 impl Deployment {
     /// Writes every file.
@@ -31,7 +33,8 @@ impl Deployment {
 
     pub(super) fn write_member(&self, member: &str) -> Result<()> {
         self.write_file(&self.files.config(&format!("guard-{member}")), &self.guard_toml(member))?;
-        self.write_file(&self.files.config(&format!("agent-{member}")), &self.agent_toml(member)?)
+        self.write_file(&self.files.config(&format!("agent-{member}")), &self.agent_toml(member)?)?;
+        self.write_file(&self.files.config(&format!("observer-{member}")), &self.observer_toml(member)?)
     }
 
     fn write_file(&self, path: &Path, text: &str) -> Result<()> {
@@ -107,6 +110,9 @@ impl Deployment {
         for (_, table) in &self.options.dns_providers {
             write!(out, "\n{table}")?;
         }
+        for table in &self.options.coordinator_tables {
+            write!(out, "\n{}\n", table.replace("{root}", &self.files.root().display().to_string()))?;
+        }
         if !self.options.without_cluster {
             out.push_str(&self.cluster_toml()?);
         }
@@ -145,7 +151,8 @@ impl Deployment {
         let providers: Vec<&str> = ["embedded"].into_iter().chain(others).collect();
         let mut out = format!(
             "\n[[cluster]]\nname = {CLUSTER:?}\ndns_name = {NAME:?}\ndns_ttl = \"1s\"\ndns_providers = {providers:?}\n\
-             initial_primary = {NORTH:?}\n\n[cluster.policy]\n"
+             initial_primary = {NORTH:?}\nautomation = {:?}\n\n[cluster.policy]\n",
+            self.options.automation
         );
         for (key, value) in policy {
             writeln!(out, "{key} = {value}")?;
@@ -217,6 +224,21 @@ impl Deployment {
             self.tls(&format!("agent-{CLUSTER}-{member}"))
         )?;
         Ok(out)
+    }
+
+    fn observer_toml(&self, member: &str) -> Result<String> {
+        let coordinators = self.coordinators(member, Service::Coordinator)?;
+        let urls: Vec<_> = coordinators.into_iter().map(|address| format!("https://{address}")).collect();
+        let postgres = self.address(member, member, Service::Postgres)?;
+        let interval = text(self.timing.heartbeat);
+        Ok(format!(
+            "cluster = {CLUSTER:?}\nmember = {member:?}\nregion = {member:?}\ncoordinators = {urls:?}\n\
+             dsn = \"host={} port={} user={OBSERVER} dbname=postgres\"\nheartbeat_interval = {interval}\n\
+             probe_interval = {interval}\n\n[tls]\n{}",
+            postgres.ip(),
+            postgres.port(),
+            self.tls(&format!("agent-{CLUSTER}-{member}"))
+        ))
     }
 
     fn ctl_toml(&self, region: &str) -> Result<String> {

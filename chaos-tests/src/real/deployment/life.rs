@@ -1,6 +1,7 @@
 //! Starting, ending and finding the processes of a deployment.
 
 use std::collections::BTreeMap;
+use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -48,11 +49,25 @@ impl Deployment {
     /// Starts everything from two empty data directories and waits until the standby is confirmed in sync.
     pub async fn start(options: DeploymentOptions) -> Result<Self> {
         let deployment = Self::prepare(options)?;
-        deployment.start_coordinators()?;
-        deployment.start_members()?;
-        deployment.wait_ready(READY_AT_MOST).await.context("starting the deployment")?;
-        deployment.make_application().await?;
+        deployment.begin().await?;
         Ok(deployment)
+    }
+
+    /// The rest of [`Deployment::start`], after [`Deployment::prepare`].
+    pub async fn begin(&self) -> Result<()> {
+        self.start_coordinators()?;
+        self.start_members()?;
+        self.wait_ready(READY_AT_MOST).await.context("starting the deployment")?;
+        self.make_application().await
+    }
+
+    /// A script of the operator's in the scenario's directory, run by the coordinators' user.
+    pub fn script(&self, name: &str, body: &str) -> Result<PathBuf> {
+        let path = self.files.root().join(name);
+        std::fs::write(&path, format!("#!/bin/sh\n{body}\n"))?;
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755))?;
+        self.world.user().chown(&path)?;
+        Ok(path)
     }
 
     /// Directories, certificates and configurations; nothing runs yet.
@@ -162,11 +177,11 @@ impl Deployment {
         let program = match kind {
             "coordinator" => "regent-coordinator",
             "guard" => "regent-guard",
-            "agent" => "regent-agent",
+            "agent" | "observer" => "regent-agent",
             _ => bail!("no process {name}"),
         };
         let mut spec = ProcessSpec::new(name, self.bin.join(program))
-            .args(["run", "--config"])
+            .args([if kind == "observer" { "observe" } else { "run" }, "--config"])
             .args([self.files.config(name)])
             .env("NO_COLOR", "1")
             .env("RUST_BACKTRACE", "1");

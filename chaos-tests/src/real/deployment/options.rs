@@ -35,6 +35,10 @@ pub struct DeploymentOptions {
     pub without_cluster: bool,
     /// Each member finds its PostgreSQL by a link of its own, the older of two minor versions at first.
     pub switchable_postgres: bool,
+    /// More tables for every `coordinator.toml`, as TOML; `{root}` stands for the scenario's directory.
+    pub coordinator_tables: Vec<String>,
+    /// The cluster's `automation`.
+    pub automation: String,
 }
 
 impl DeploymentOptions {
@@ -55,6 +59,8 @@ impl DeploymentOptions {
             log_filter: "info,openraft=warn,hickory_server=warn".into(),
             without_cluster: false,
             switchable_postgres: false,
+            coordinator_tables: Vec::new(),
+            automation: "automatic".into(),
         }
     }
 
@@ -116,6 +122,18 @@ impl DeploymentOptions {
     /// A key of the cluster's policy, as TOML: `policy("postgres_down_timeout", "\"3s\"")`.
     pub fn policy(mut self, key: &str, toml: &str) -> Self {
         self.policy.insert(key.to_owned(), toml.to_owned());
+        self
+    }
+
+    /// How much happens by itself from the beginning.
+    pub fn automation(mut self, mode: &str) -> Self {
+        self.automation = mode.to_owned();
+        self
+    }
+
+    /// One more table for every `coordinator.toml`; `{root}` stands for the scenario's directory.
+    pub fn coordinator_table(mut self, table: &str) -> Self {
+        self.coordinator_tables.push(table.to_owned());
         self
     }
 

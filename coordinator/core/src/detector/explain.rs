@@ -2,7 +2,10 @@
 //! and the evidence held. A pure function over the replicated state and the leader's memory; it changes nothing, and it
 //! asks the very functions that decide, so that it cannot tell another story than they do.
 
+use std::borrow::Cow;
+
 use regent_types::{ClusterName, CoordinatorId, DiskProbe, Lsn, MemberName};
+use serde::{Deserialize, Serialize};
 
 use super::{Detector, FRESH_INTERVALS, GapCounts, Hearing, LISTEN_INTERVALS, RELAY_FRESH_NS};
 use crate::{
@@ -12,10 +15,10 @@ use crate::{
 };
 
 /// One threshold or guard, with both sides' values.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Condition {
     /// Its name.
-    pub name: &'static str,
+    pub name: Cow<'static, str>,
     /// A trigger: its threshold is reached. A guard: it does not say no.
     pub holds: bool,
     /// With the numbers.
@@ -23,7 +26,7 @@ pub struct Condition {
 }
 
 /// Whether a member could take over.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Fitness {
     /// Who.
     pub member: MemberName,
@@ -36,10 +39,10 @@ pub struct Fitness {
 }
 
 /// How long a phase would take.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Expected {
     /// Its name.
-    pub phase: &'static str,
+    pub phase: Cow<'static, str>,
     /// The median of this cluster's failovers, ms.
     pub median_ms: Option<u64>,
     /// The longest of them, ms.
@@ -53,7 +56,7 @@ pub struct Expected {
 }
 
 /// When one coordinator heard one member.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HeardBy {
     /// Who was heard.
     pub member: MemberName,
@@ -66,7 +69,7 @@ pub struct HeardBy {
 }
 
 /// The answer.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Explanation {
     /// A failover would begin now by itself.
     pub would: bool,
@@ -111,6 +114,15 @@ impl Detector {
     /// See the module's documentation. `None` on a node that does not lead.
     pub fn explain(&self, now_ns: u64, cluster: &Cluster, shell: &Shell) -> Option<Explanation> {
         let (leadership, _) = self.led?;
+        if let Some(image) = self.as_if(now_ns, cluster) {
+            let mut explained = self.explain(now_ns, &image, shell)?;
+            explained.verdict = format!("observed only, as if Regent led it: {}", explained.verdict);
+            for guard in explained.guards.iter_mut().filter(|guard| guard.name == "automation") {
+                (guard.holds, guard.text) =
+                    (false, "observe: it is said and counted, nothing is done".into());
+            }
+            return Some(explained);
+        }
         let name = &cluster.config.name;
         let voters = shell.coordinators.len();
         let wish = self.trigger(now_ns, name, cluster, voters).filter(|wish| is_failover(&wish.trigger));
@@ -172,21 +184,21 @@ impl Detector {
         let (name, primary) = (&cluster.config.name, &appointment.member);
         let silent_ms = self.silence_ms(now_ns, name, primary);
         let mut all = vec![Condition {
-            name: "partition",
+            name: "partition".into(),
             holds: silent_ms >= policy.partition_timeout_ms,
             text: format!("{primary} silent for {silent_ms} ms of {} ms", policy.partition_timeout_ms),
         }];
         let Some((heartbeat, age_ms)) = self.fresh(now_ns, cluster, primary) else {
             let text = format!("no report of {primary} within {FRESH_INTERVALS} heartbeat intervals");
             for name in ["postgres_down", "disk_failure"] {
-                all.push(Condition { name, holds: false, text: text.clone() });
+                all.push(Condition { name: name.into(), holds: false, text: text.clone() });
             }
             return all;
         };
         let report = &heartbeat.report;
         let down_ms = report.postgres.not_accepting_for_ms;
         all.push(Condition {
-            name: "postgres_down",
+            name: "postgres_down".into(),
             holds: !report.postgres.accepting && down_ms >= policy.postgres_down_timeout_ms,
             text: if report.postgres.accepting {
                 format!("accepts connections (reported {age_ms} ms ago)")
@@ -204,13 +216,13 @@ impl Detector {
             DiskProbe::Failed { error } => (true, format!("an fsync failed: {error}")),
             DiskProbe::NotProbed => (false, "not probed".to_owned()),
         };
-        all.push(Condition { name: "disk_failure", holds, text });
+        all.push(Condition { name: "disk_failure".into(), holds, text });
         if heartbeat.instance != appointment.instance {
             let text = format!(
                 "epoch {} is bound to {}, {} lives",
                 cluster.epoch, appointment.instance, heartbeat.instance
             );
-            all.push(Condition { name: "guard_restarted", holds: true, text });
+            all.push(Condition { name: "guard_restarted".into(), holds: true, text });
         }
         all
     }
@@ -223,7 +235,9 @@ impl Detector {
         candidates: &[Fitness],
     ) -> Vec<Condition> {
         let mut all = Vec::new();
-        let mut guard = |name, holds, text: String| all.push(Condition { name, holds, text });
+        let mut guard = |name: &'static str, holds, text: String| {
+            all.push(Condition { name: name.into(), holds, text });
+        };
         let by = cluster.paused_by.as_ref().map(|by| format!(" ({by})")).unwrap_or_default();
         let automatic = cluster.automation == regent_types::Automation::Automatic;
         guard("automation", automatic, format!("{}{by}", cluster.automation));
@@ -265,7 +279,7 @@ impl Detector {
         all
     }
 
-    fn standings(&self, now_ns: u64, cluster: &Cluster) -> Vec<Fitness> {
+    pub(super) fn standings(&self, now_ns: u64, cluster: &Cluster) -> Vec<Fitness> {
         let primary = cluster.appointment.as_ref().map(|appointment| &appointment.member);
         let newest = cluster.history.last().map(|record| record.epoch);
         let written = self.evidence(now_ns, cluster).primary_lsn;
@@ -362,7 +376,7 @@ impl Detector {
     }
 }
 
-fn is_failover(trigger: &Trigger) -> bool {
+pub(super) fn is_failover(trigger: &Trigger) -> bool {
     !matches!(trigger, Trigger::Bootstrap | Trigger::NotInSync { .. } | Trigger::Operator)
 }
 
@@ -397,7 +411,7 @@ fn phases(cluster: &Cluster, shell: &Shell) -> Vec<Expected> {
     let policy = &cluster.config.policy;
     let failovers: Vec<_> =
         cluster.finished.iter().filter(|operation| operation.kind == Kind::Failover).collect();
-    let expected = |phase, steps: &[Step], at_most_ms: Option<u64>, text: String| {
+    let expected = |phase: &'static str, steps: &[Step], at_most_ms: Option<u64>, text: String| {
         let mut taken: Vec<u64> = failovers
             .iter()
             .filter_map(|operation| {
@@ -409,7 +423,7 @@ fn phases(cluster: &Cluster, shell: &Shell) -> Vec<Expected> {
             .collect();
         taken.sort_unstable();
         Expected {
-            phase,
+            phase: phase.into(),
             median_ms: taken.get(taken.len() / 2).copied(),
             longest_ms: taken.last().copied(),
             samples: taken.len(),
@@ -421,7 +435,7 @@ fn phases(cluster: &Cluster, shell: &Shell) -> Vec<Expected> {
     let left =
         shell.lease_left_ms.map_or("none is known to be held".to_owned(), |ms| format!("{ms} ms are left"));
     let mut all = vec![Expected {
-        phase: "detection",
+        phase: "detection".into(),
         median_ms: None,
         longest_ms: None,
         samples: 0,

@@ -5,10 +5,12 @@
 //! later failover, never a needless one.
 
 mod alert;
+mod drill;
 mod explain;
 mod gaps;
 mod hearing;
 mod members;
+mod observe;
 mod overdue;
 mod planned;
 mod position;
@@ -75,6 +77,10 @@ pub struct Detector {
     told: BTreeMap<CoordinatorId, (u64, Vec<Hearing>)>,
     /// Kept from one leadership to the next, and by the shell from one process to the next.
     gaps: Gaps,
+    /// Second detectors of drills.
+    shadows: BTreeMap<ClusterName, drill::Shadow>,
+    /// Full drills on their way.
+    tours: BTreeMap<ClusterName, drill::TourWatch>,
 }
 
 impl Detector {
@@ -107,6 +113,9 @@ impl Detector {
 
     /// A heartbeat arrived, directly or through a relay.
     pub fn on_heartbeat(&mut self, now_ns: u64, heartbeat: &Heartbeat) {
+        if let Some(shadow) = self.shadows.get_mut(&heartbeat.cluster) {
+            shadow.on_heartbeat(now_ns, heartbeat);
+        }
         let memory = self.members.entry((heartbeat.cluster.clone(), heartbeat.member.clone())).or_default();
         hear(memory, &mut self.gaps, &heartbeat.cluster, &heartbeat.member, i128::from(now_ns));
         if let Some((last, at_ns)) = &memory.last {
@@ -126,6 +135,9 @@ impl Detector {
 
     /// A voter said whom it has heard.
     pub fn on_relay_report(&mut self, now_ns: u64, from: CoordinatorId, heard: Vec<Hearing>) {
+        for (name, shadow) in &mut self.shadows {
+            shadow.on_relay_report(name, now_ns, from, &heard);
+        }
         self.relays_ns.insert(from, now_ns);
         self.on_learner_report(now_ns, from, heard);
     }
@@ -176,10 +188,16 @@ impl Detector {
             wishes.extend(self.sync_confirmed(now_ns, name, cluster));
             wishes.extend(self.withdraw(now_ns, cluster));
             wishes.extend(self.members_acknowledged(now_ns, name, cluster));
+            let drill = self.drill(now_ns, state, name, cluster, voters);
+            // That a drill's move has ended is noted before the rejoin that follows it begins.
+            let (noted, drill) = if cluster.rehearsal.is_some() { (drill, None) } else { (None, drill) };
+            wishes.extend(noted);
             wishes.extend(self.trigger(now_ns, name, cluster, voters).map(Body::Declare));
+            wishes.extend(drill);
+            wishes.extend(self.observe(now_ns, state, name, cluster, voters));
             self.refusals.remove(name);
             for body in wishes {
-                match accepted(leadership, name, cluster, &body) {
+                match accepted(leadership, state, name, cluster, &body) {
                     Ok(()) => {
                         self.proposed(now_ns, &body, cluster);
                         bodies.push(body);
@@ -193,7 +211,7 @@ impl Detector {
         }
         for (name, cluster) in &state.clusters {
             let alert = self.alert(now_ns, name, cluster);
-            bodies.extend(alert.filter(|body| accepted(leadership, name, cluster, body).is_ok()));
+            bodies.extend(alert.filter(|body| accepted(leadership, state, name, cluster, body).is_ok()));
         }
         bodies
     }
@@ -222,7 +240,9 @@ impl Detector {
     fn could_take_over(&self, now_ns: u64, cluster: &Cluster, member: &MemberName) -> bool {
         self.fresh(now_ns, cluster, member).is_some_and(|(heartbeat, _)| {
             let report = &heartbeat.report;
-            let guarded = report.guard.reachable && report.guard.refused.is_none();
+            // Of a cluster that is only observed nobody has a guard, and nobody is promoted.
+            let guarded =
+                cluster.observed.is_some() || (report.guard.reachable && report.guard.refused.is_none());
             guarded && report.data.form == DataForm::Standby
         })
     }
@@ -259,6 +279,7 @@ impl Detector {
             heard: members.filter(|member| self.could_take_over(now_ns, cluster, member)).cloned().collect(),
             empty: false,
             lineage: Epoch::NONE,
+            snapshot: None,
         }
     }
 }
@@ -274,11 +295,12 @@ fn hear(memory: &mut Memory, gaps: &mut Gaps, cluster: &ClusterName, member: &Me
 /// Whether the core would accept `body`, tried on a copy of this one cluster.
 fn accepted(
     leadership: Leadership,
+    known: &State,
     name: &ClusterName,
     cluster: &Cluster,
     body: &Body,
 ) -> Result<(), String> {
-    let mut state = State::default();
+    let mut state = State { feature_level: known.feature_level, ..State::default() };
     state.clusters.insert(name.clone(), cluster.clone());
     let proposal = Proposal { wall_ms: 0, proposer: leadership.node, body: body.clone() };
     state.dry_run(leadership, &proposal).map(|_| ()).map_err(|rejection| rejection.to_string())

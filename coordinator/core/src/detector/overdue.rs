@@ -88,7 +88,14 @@ impl Detector {
             }
             // It has started: either it streams and its lag gets small within the time, or it is too slow for its primary.
             Step::Confirm => (policy.rejoin_timeout_ms, watch.since_ns),
-            Step::Declare | Step::Fence | Step::Choose | Step::Redirect | Step::Done => return None,
+            Step::Declare
+            | Step::Fence
+            | Step::Choose
+            | Step::Redirect
+            | Step::Done
+            | Step::Detect
+            | Step::Away
+            | Step::Back => return None,
         };
         let after_ms = now_ns.saturating_sub(from_ns) / 1_000_000;
         (after_ms >= deadline_ms).then(|| Body::StepOverdue {

@@ -49,7 +49,8 @@ impl Detector {
             let wish = self
                 .scheduled(now_ns, wall_ms, name, cluster)
                 .or_else(|| self.failback(now_ns, wall_ms, name, cluster));
-            bodies.extend(wish.filter(|body| super::accepted(leadership, name, cluster, body).is_ok()));
+            bodies
+                .extend(wish.filter(|body| super::accepted(leadership, state, name, cluster, body).is_ok()));
         }
         bodies
     }

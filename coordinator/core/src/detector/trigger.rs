@@ -5,7 +5,10 @@ use regent_types::{
 };
 
 use super::{Detector, FRESH_INTERVALS, LISTEN_INTERVALS, RELAY_FRESH_NS};
-use crate::{Appointment, Body, Cluster, Declare, SyncState, Trigger};
+use crate::{
+    Appointment, Body, Cluster, Declare, SyncState, Trigger,
+    procedure::precedence::{Running, running},
+};
 
 /// Heartbeat intervals from one wish for a rejoin to the next one.
 const REJOIN_INTERVALS: u64 = 5;
@@ -133,7 +136,7 @@ impl Detector {
 
     fn rejoin(&self, now_ns: u64, cluster: &Cluster) -> Option<Declare> {
         let (appointment, _) = cluster.established()?;
-        if cluster.operation.is_some() {
+        if !matches!(running(cluster), Running::Nothing | Running::Drilling | Running::Touring) {
             return None;
         }
         let members = cluster.config.members.keys().filter(|member| **member != appointment.member);

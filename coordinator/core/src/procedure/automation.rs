@@ -74,6 +74,9 @@ fn set(
     if automation != Automation::Paused {
         cluster.resumed = automation;
     }
+    if automation != Automation::Observe {
+        super::observe::end(cluster, change);
+    }
     // Declared again under the new mode while its reason lasts.
     cluster.pending = None;
     let who = format!("{}: {}", request.actor, request.reason);

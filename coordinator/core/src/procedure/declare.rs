@@ -258,7 +258,7 @@ pub(crate) fn supersede(cluster: &mut Cluster, change: &mut Change, by: &str) {
         Kind::Switchover | Kind::Failback if precedence::running(cluster) != Running::Verified => {
             OperationResult::Aborted { reason: format!("gave way to: {by}") }
         }
-        Kind::Rejoin { .. } | Kind::Restart { .. } => {
+        Kind::Rejoin { .. } | Kind::Restart { .. } | Kind::Drill { .. } => {
             OperationResult::Aborted { reason: format!("gave way to: {by}") }
         }
         // The promotion itself was verified.
@@ -266,6 +266,7 @@ pub(crate) fn supersede(cluster: &mut Cluster, change: &mut Change, by: &str) {
             let warning = format!("cut short in {:?} by: {by}", operation.step);
             OperationResult::Done { warning: Some(warning) }
         }
+        Kind::Observed { .. } => unreachable!("what is only observed never runs"),
     };
     steps::finish(cluster, change, result, "superseded".into());
 }
@@ -306,5 +307,8 @@ fn name(kind: &Kind) -> &'static str {
         Kind::Failback => "failback",
         Kind::Restart { reload_only: true, .. } => "reload",
         Kind::Restart { .. } => "restart",
+        Kind::Drill { full: false, .. } => "drill",
+        Kind::Drill { full: true, .. } => "full drill",
+        Kind::Observed { .. } => "observed",
     }
 }

@@ -14,6 +14,8 @@ pub(crate) enum Wanted<'a> {
     Member(&'a MemberName),
     /// The best one of this region.
     In(&'a Region),
+    /// The best one of all others.
+    Outside(&'a Region),
 }
 
 /// The target, or every guard that says no.
@@ -29,6 +31,7 @@ pub(crate) fn target(
         Wanted::Any => *name != primary,
         Wanted::Member(wanted) => name == wanted,
         Wanted::In(region) => config.region == **region,
+        Wanted::Outside(region) => config.region != **region,
     });
     let mut able = Vec::new();
     let mut refusals = Vec::new();

@@ -98,6 +98,8 @@ fn begin(
         pending_failback: None,
         promotable: crate::PromotableList::default(),
         parameters: crate::Parameters::default(),
+        rehearsal: None,
+        observed: None,
     };
     let how = match adopt {
         Some(system_id) => format!(", taking over running servers of system {system_id}"),

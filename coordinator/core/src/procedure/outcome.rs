@@ -128,7 +128,14 @@ pub(crate) fn overdue(
         }
         Step::Restart => restart::failed(cluster, change, &reason),
         // These end by themselves: the bound passes, a candidate reports, a provider answers.
-        Step::Declare | Step::Fence | Step::Choose | Step::Redirect | Step::Done => {
+        Step::Declare
+        | Step::Fence
+        | Step::Choose
+        | Step::Redirect
+        | Step::Done
+        | Step::Detect
+        | Step::Away
+        | Step::Back => {
             return Err(Rejection::NotWaiting);
         }
     }

@@ -5,7 +5,7 @@
 //! Interleaving to fear: a proposal ends an operation between `FenceDecided` and the proof, and nobody is left who waits for
 //! that proof. So what ends a fenced operation is a failover only, and it takes over the fence.
 
-use crate::{Cluster, Kind, Operation, Rejection, Step};
+use crate::{Cluster, Kind, Rejection, Step};
 
 /// What is proposed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -22,6 +22,8 @@ pub enum Proposed {
     Abort,
     /// An operator takes the fenced member for dead.
     AssumeFenced,
+    /// An operator's drill.
+    Drill,
 }
 
 /// What runs, as far as it matters here.
@@ -43,6 +45,10 @@ pub enum Running {
     Verified,
     /// A rejoin, or a restart of one member.
     Rejoining,
+    /// A drill that waits for its detector.
+    Drilling,
+    /// A full drill between two of its moves.
+    Touring,
 }
 
 /// What becomes of the proposal.
@@ -61,17 +67,18 @@ pub enum Verdict {
 }
 
 /// All of `Proposed`, in the table's order.
-pub const PROPOSED: [Proposed; 6] = [
+pub const PROPOSED: [Proposed; 7] = [
     Proposed::AutomaticFailover,
     Proposed::OperatorFailover,
     Proposed::PlannedMove,
     Proposed::Rejoin,
     Proposed::Abort,
     Proposed::AssumeFenced,
+    Proposed::Drill,
 ];
 
 /// All of `Running`, in the table's order.
-pub const RUNNING: [Running; 8] = [
+pub const RUNNING: [Running; 10] = [
     Running::Nothing,
     Running::Bootstrap,
     Running::FailoverFencing,
@@ -80,6 +87,8 @@ pub const RUNNING: [Running; 8] = [
     Running::Promoting,
     Running::Verified,
     Running::Rejoining,
+    Running::Drilling,
+    Running::Touring,
 ];
 
 const OWN_RUNGS: &str = "the promotion has its own deadline and its own next rung";
@@ -93,6 +102,16 @@ pub fn verdict(proposed: Proposed, running: Running) -> Verdict {
         (Proposed::Abort, Running::Nothing) => Joins("a scheduled switchover is taken back, if there is one"),
         (Proposed::AssumeFenced, Running::Nothing) => Refused("nothing waits for a fence proof"),
         (_, Running::Nothing) => Begins,
+
+        (Proposed::Drill, _) => Refused("a drill begins when nothing else runs"),
+        (Proposed::AutomaticFailover | Proposed::OperatorFailover, Running::Drilling | Running::Touring) => {
+            Ends("a drill gives way to the real thing")
+        }
+        (Proposed::Rejoin, Running::Drilling) => Ends("a standby that is not in sync comes first"),
+        (Proposed::Rejoin, Running::Touring) => Begins,
+        (Proposed::Abort, Running::Drilling | Running::Touring) => {
+            Joins("it ends; the primary stays where it is")
+        }
 
         (Proposed::AutomaticFailover, Running::Bootstrap) => Waits(OWN_RUNGS),
         (Proposed::AutomaticFailover, Running::FailoverFencing) => Waits("the running failover sees to it"),
@@ -133,8 +152,12 @@ pub fn verdict(proposed: Proposed, running: Running) -> Verdict {
 
 /// Where the cluster is.
 pub fn running(cluster: &Cluster) -> Running {
-    let Some(operation) = &cluster.operation else { return Running::Nothing };
+    let Some(operation) = &cluster.operation else {
+        return if cluster.rehearsal.is_some() { Running::Touring } else { Running::Nothing };
+    };
     match (operation.step, &operation.kind) {
+        (_, Kind::Drill { .. }) => Running::Drilling,
+        (_, Kind::Observed { .. }) => unreachable!("what is only observed never runs"),
         (Step::Rebuild | Step::Confirm, _) => Running::Rejoining,
         (Step::Redirect | Step::Validate | Step::Done, _) => Running::Verified,
         (_, Kind::Rejoin { .. } | Kind::Restart { .. }) => Running::Rejoining,
@@ -151,12 +174,14 @@ pub fn running(cluster: &Cluster) -> Running {
 pub(crate) fn check(cluster: &Cluster, proposed: Proposed) -> Result<(), Rejection> {
     match verdict(proposed, running(cluster)) {
         Verdict::Begins | Verdict::Ends(_) | Verdict::Joins(_) => Ok(()),
-        Verdict::Waits(_) => Err(refusal(cluster.operation.as_ref(), None)),
-        Verdict::Refused(why) => Err(refusal(cluster.operation.as_ref(), Some(why))),
+        Verdict::Waits(_) => Err(refusal(cluster, None)),
+        Verdict::Refused(why) => Err(refusal(cluster, Some(why))),
     }
 }
 
-fn refusal(operation: Option<&Operation>, why: Option<&str>) -> Rejection {
+fn refusal(cluster: &Cluster, why: Option<&str>) -> Rejection {
+    let parked = cluster.rehearsal.as_ref().map(|rehearsal| &*rehearsal.drill);
+    let operation = cluster.operation.as_ref().or(parked);
     let Some(operation) = operation else { return Rejection::NotWaiting };
     match why {
         Some(why) => {

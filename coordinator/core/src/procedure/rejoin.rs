@@ -8,6 +8,7 @@ use regent_types::{
 use super::{
     Change, check_epoch, cluster,
     declare::{check_automatic, declared},
+    precedence::{self, Proposed},
     running,
     steps::{self, Start, add_effect, enter, finish, retire},
 };
@@ -33,9 +34,7 @@ pub(crate) fn begin_rejoin(
             reason: format!("it is the primary of epoch {epoch}"),
         });
     }
-    if let Some(operation) = &cluster.operation {
-        return Err(Rejection::OperationRunning { operation: operation.id, step: operation.step });
-    }
+    precedence::check(cluster, Proposed::Rejoin)?;
     let adopts = cluster.adoption.as_ref().is_some_and(|adoption| adoption.standbys.contains(member));
     if adopts && declare.evidence.primary_lsn.is_none() {
         // It is compared with once: without it a standby that fits would be cloned.
@@ -54,6 +53,7 @@ pub(crate) fn begin_rejoin(
         evidence: declare.evidence.clone(),
     };
     cluster.sync.insert(member.clone(), SyncState::Unconfirmed { why });
+    super::declare::supersede(cluster, change, &start.reason);
     steps::begin(cluster, change, start);
     running(cluster).target = Some(member.clone());
     declared(cluster, change, member);

@@ -221,3 +221,23 @@ pub(crate) fn withdraw(
     change.event(cluster, EventKind::Withdrawn, "7 pending", Some(&pending.member), text);
     Ok(())
 }
+
+/// The veto hook said no. The same words are recorded once in a row.
+pub(crate) fn vetoed(
+    state: &mut State,
+    change: &mut Change,
+    name: &ClusterName,
+    epoch: Epoch,
+    reason: &str,
+) -> Result<(), Rejection> {
+    let last = state.events.iter().rev().find(|event| event.cluster == *name);
+    let text = format!("the veto hook objects to an automatic failover: {reason}");
+    let said = last.is_some_and(|event| event.kind == EventKind::Vetoed && event.text == text);
+    let cluster = cluster(state, name)?;
+    check_epoch(cluster, epoch)?;
+    if said {
+        return Err(Rejection::NotWaiting);
+    }
+    change.event(cluster, EventKind::Vetoed, "8 veto", None, text);
+    Ok(())
+}

@@ -20,10 +20,18 @@ pub(crate) struct Start {
 }
 
 /// Begins an operation in *Declare*.
-pub(crate) fn begin(cluster: &mut Cluster, change: &Change, start: Start) {
+pub(crate) fn begin(cluster: &mut Cluster, change: &mut Change, start: Start) {
+    if matches!(start.kind, Kind::Failover | Kind::Switchover | Kind::Failback) {
+        super::drill::superseded(cluster, change, &start.reason);
+    }
     assert!(cluster.operation.is_none(), "one operation at a time");
+    cluster.operation = Some(record(cluster, change, start));
+}
+
+/// The next operation, in *Declare*.
+pub(crate) fn record(cluster: &mut Cluster, change: &Change, start: Start) -> Operation {
     cluster.next_operation += 1;
-    cluster.operation = Some(Operation {
+    Operation {
         id: OperationId(cluster.next_operation),
         kind: start.kind,
         trigger: start.trigger,
@@ -53,7 +61,8 @@ pub(crate) fn begin(cluster: &mut Cluster, change: &Change, start: Start) {
         ended_wall_ms: None,
         rollback: None,
         reconnected_ms: None,
-    });
+        drill: None,
+    }
 }
 
 /// Ends the running step with its evidence and enters `step`.
@@ -95,6 +104,19 @@ pub(crate) fn retire(cluster: &mut Cluster, key: &EffectKey) {
 /// Retires every effect of the running operation.
 pub(crate) fn retire_all(cluster: &mut Cluster) {
     super::running(cluster).effects.clear();
+}
+
+/// Ends an operation that is kept beside the running one; whatever runs keeps its place.
+pub(crate) fn finish_beside(
+    cluster: &mut Cluster,
+    change: &mut Change,
+    operation: Operation,
+    result: OperationResult,
+    evidence: String,
+) {
+    let other = cluster.operation.replace(operation);
+    finish(cluster, change, result, evidence);
+    cluster.operation = other;
 }
 
 /// Ends the running operation.

@@ -34,7 +34,7 @@ use super::{
     automation::{remember, seen},
     check_epoch, cluster,
     declare::{declared, supersede},
-    failover, guards,
+    drill, failover, guards,
     precedence::{self, Proposed, Running},
     restraint, running,
     steps::{self, Start, add_effect, enter, finish},
@@ -225,13 +225,21 @@ pub(crate) fn abort(
         change.event(cluster, EventKind::Unscheduled, "8 abort", scheduled.to.as_ref(), text);
         return Ok(());
     }
-    if cluster.operation.is_none() {
+    // A drill's own move that runs is aborted like any other, and the drill ends when it has not moved.
+    let drill = cluster.rehearsal.as_ref().filter(|_| !planned).map(|rehearsal| rehearsal.drill.id);
+    let Some(id) = drill.or(cluster.operation.as_ref().map(|operation| operation.id)) else {
         return Err(Rejection::NotWaiting);
+    };
+    if drill.is_none() {
+        precedence::check(cluster, Proposed::Abort)?;
     }
-    precedence::check(cluster, Proposed::Abort)?;
-    let id = running(cluster).id;
     remember(cluster, request, Some(id));
     change.touched(cluster);
+    change.answered(Some(id));
+    if drill.is_some() || precedence::running(cluster) == Running::Drilling {
+        drill::abort(cluster, change, &who);
+        return Ok(());
+    }
     if precedence::running(cluster) == Running::MovePreparing {
         stop_before_fence(cluster, change, &format!("aborted by {who}"));
     } else {

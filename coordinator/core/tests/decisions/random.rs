@@ -11,8 +11,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::prelude::*;
 use regent_core::{
-    Body, Confinement, Confirmed, Declare, DeclareEvidence, ExternalEvidence, FenceProof, Leadership,
-    OperatorRequest, RequestKind, Step, Trigger,
+    Body, Confinement, Confirmed, Declare, DeclareEvidence, ExternalEvidence, FEATURE_LEVEL, FenceProof,
+    Leadership, OperatorRequest, RequestKind, Step, Trigger,
 };
 use regent_types::{
     BootId, CandidateReport, ClusterName, CoordinatorId, DataForm, EffectKey, Epoch, Evidence,
@@ -54,7 +54,7 @@ fn op() -> impl Strategy<Value = Op> {
         2 => (member.clone(), 0..4096u64).prop_map(|(m, lsn)| Op::Wal(m, lsn)),
         2 => (1..4u64, any::<bool>()).prop_map(|(node, inherit)| Op::Lead(node, inherit)),
         1 => prop::bool::weighted(0.8).prop_map(Op::Relays),
-        3 => (0..4usize, prop::option::of(0..3usize), prop::option::of(0..3usize), 0..3u64)
+        3 => (0..7usize, prop::option::of(0..3usize), prop::option::of(0..3usize), 0..3u64)
             .prop_map(|(kind, to, consent, off)| Op::Operator(kind, to, consent, off)),
         6 => (0..8usize, 0..3usize, 0..6u64).prop_map(|(kind, m, n)| Op::Garbage(kind, m, n)),
     ]
@@ -70,7 +70,8 @@ struct Run {
 impl Run {
     fn new() -> Self {
         let configs = vec![config("gravl", &MEMBERS), config("rides", &["x", "y"])];
-        let world = World::healthy_with(configs);
+        let mut world = World::healthy_with(configs);
+        world.propose(Body::RaiseLevel { level: FEATURE_LEVEL }).unwrap();
         let mut run =
             Self { world, name: cluster_name("gravl"), answered: Vec::new(), appointed: BTreeMap::new() };
         run.check();
@@ -136,6 +137,11 @@ impl Run {
         let kind = match kind {
             0 | 3 => RequestKind::Failover { to: named(to), consent_to_loss: named(consent), evidence },
             1 => RequestKind::Pause,
+            4 | 5 => {
+                let readiness = self.world.detector.readiness(self.world.now_ns, cluster);
+                RequestKind::Drill { full: kind == 5, readiness: Box::new(readiness) }
+            }
+            6 => RequestKind::Abort,
             _ => RequestKind::Resume,
         };
         let body = Body::Request(OperatorRequest {
@@ -317,6 +323,10 @@ proptest! {
             run.check();
         }
         let cluster = run.world.cluster("gravl");
+        prop_assert!(
+            !matches!(cluster.operation.as_ref().map(|operation| operation.step), Some(Step::Detect)),
+            "a drill that does not end by itself: {:#?}", cluster.operation
+        );
         prop_assert!(cluster.established().is_some() && cluster.leasable().is_some(), "{:#?}", cluster.operation);
     }
 

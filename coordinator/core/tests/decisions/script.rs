@@ -6,6 +6,7 @@
 //! | `healthy a b` | the same, led to *sync confirmed*; `healthy a b / rides: x y` makes a second cluster |
 //! | `set a silent`, `heard`, `down`, `up`, `disk=EIO`, `lsn=0/900`, `system=1`, `refused=WHY` | changes a member's facts |
 //! | `set a cut`, `streams`, `sample_age=MS`, `oldest=0/900`, `full_in=S` | the same, of its WAL |
+//! | `set a observed=primary` | its server was made and is led by another tool |
 //! | `restart a`, `reboot a` | its guard starts anew, in the same boot or in another one |
 //! | `run 5s` | heartbeats, leases, relays, detector: nobody answers effects |
 //! | `auto 5s` | the same, and everybody answers as a healthy member would |
@@ -18,8 +19,10 @@
 //! | `knows a 1` | the member acts by that member list |
 //! | `group found 1:r1 2:r2`, `add 4:r4 version=1`, `remove 3`, `joined 4`, `left 3` | the coordinators; `consent` |
 //! | `create gravl a b adopt=7001`, `forget silent=9 consent` | clusters that come and go |
-//! | `operator failover to=b consent=b epoch=1 id=r1 dry` | and `operator pause`, `resume`, `assume-fenced`, `acknowledge`, `approve`, `automation MODE`, `switchover to=b`, `schedule to=b in=5`, `failback`, `abort` |
+//! | `operator failover to=b consent=b epoch=1 id=r1 dry` | and `operator drill full`, `pause`, `resume`, `assume-fenced`, `acknowledge`, `approve`, `automation MODE`, `switchover to=b`, `schedule to=b in=5`, `failback`, `abort` |
 //! | `set b misses-shutdown`, `set a shuts-down-late` | in a switchover: the target's stream breaks early, the shutdown is overdue |
+//! | `level` | the group understands everything that this build does |
+//! | `report` | the last ended operation, step by step |
 //! | `status` | one line; `verdicts`: why each candidate lost; `loss`: of the last failover |
 //!
 //! `@rides COMMAND` names another cluster than `gravl`.
@@ -30,7 +33,9 @@ use regent_core::{
     Body, Confinement, Effect, EffectKind, EventKind, ExternalEvidence, FenceProof, Kind, OperatorRequest,
     Reply, RequestKind, SyncState,
 };
-use regent_types::{Automation, Directive, DiskProbe, Epoch, Outcome, RequestId, SystemId};
+use regent_types::{
+    Automation, DataForm, Directive, DiskProbe, Epoch, Outcome, PostgresState, RequestId, SystemId,
+};
 
 use super::world::{Seen, World, cluster_name, config, effect_name, member_name, outcome};
 
@@ -160,6 +165,15 @@ impl Script {
             "member" => self.member(cluster, args),
             "knows" => self.world().member(cluster, args[0]).members_version = args[1].parse().unwrap(),
             "group" | "create" | "forget" => super::membership::command(self.world(), cluster, verb, args),
+            "level" => {
+                drop(self.world().propose(Body::RaiseLevel { level: regent_core::FEATURE_LEVEL }));
+            }
+            "report" => {
+                let cluster = self.world().cluster(cluster);
+                let last = cluster.finished.back().expect("an operation has ended");
+                said.push(format!("{:?} {:?}", last.kind, last.result.as_ref().expect("it has ended")));
+                said.extend(last.steps.iter().map(|step| format!("{:?}: {}", step.step, step.evidence)));
+            }
             "status" => said.push(self.status(cluster)),
             "verdicts" => {
                 let operation = self.world().cluster(cluster).operation.as_ref().expect("an operation");
@@ -214,6 +228,14 @@ impl Script {
             ("full_in", "never") => member.retention.full_in_s = None,
             ("full_in", s) => member.retention.full_in_s = Some(s.parse().unwrap()),
             ("refused", why) => member.refused = Some(why.to_owned()).filter(|why| !why.is_empty()),
+            ("observed", role) => {
+                let primary = role == "primary";
+                member.state = if primary { PostgresState::Primary } else { PostgresState::Standby };
+                member.form = if primary { DataForm::Primary } else { DataForm::Standby };
+                member.streaming = !primary;
+                member.system_id = Some(SystemId(7001));
+                member.timeline.get_or_insert(regent_types::Timeline(1));
+            }
             ("misses-shutdown", _) => member.misses_shutdown = true,
             ("shuts-down-late", _) => member.shuts_down_late = true,
             ("timeline", id) => member.timeline = Some(regent_types::Timeline(id.parse().unwrap())),
@@ -280,6 +302,10 @@ impl Script {
                 RequestKind::Failback { readiness: Box::new(world.detector.readiness(now_ns, current)) }
             }
             "abort" => RequestKind::Abort,
+            "drill" => RequestKind::Drill {
+                full: args.contains(&"full"),
+                readiness: Box::new(world.detector.readiness(now_ns, current)),
+            },
             "assume-fenced" => RequestKind::AssumeFenced,
             "acknowledge" => RequestKind::Acknowledge,
             "approve" => RequestKind::Approve {

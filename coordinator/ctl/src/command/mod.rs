@@ -4,6 +4,7 @@ mod abort;
 mod assume_fenced;
 mod automation;
 mod change;
+mod drill;
 mod explain;
 mod failover;
 mod follow;
@@ -36,6 +37,7 @@ use crate::{
     output::Output,
 };
 
+pub(crate) use drill::DrillArgs;
 pub(crate) use members::{AdoptArgs, MembersCommand};
 pub(crate) use policy::PolicyCommand;
 pub(crate) use postgres::PostgresCommand;
@@ -48,6 +50,7 @@ pub(crate) async fn run(cli: Cli) -> Result<(), Failure> {
         Command::Failover(args) => failover::run(&connect(&cli.global)?, &output, args).await,
         Command::Pause(args) => automation::pause(&connect(&cli.global)?, &output, args).await,
         Command::Resume(args) => automation::resume(&connect(&cli.global)?, &output, args).await,
+        Command::Drill(args) => drill::run(&connect(&cli.global)?, &output, args).await,
         Command::Explain(args) => explain::run(&connect(&cli.global)?, &output, args).await,
         Command::Automation(args) => restraint::automation(&connect(&cli.global)?, &output, args).await,
         Command::Acknowledge(args) => restraint::acknowledge(&connect(&cli.global)?, &output, args).await,

@@ -31,6 +31,16 @@ pub(crate) fn explain(reply: &ExplainReply, paint: &Paint) -> String {
     text
 }
 
+/// The part that belongs to the moment at which an operation was declared.
+pub(super) fn evidence(reply: &ExplainReply, paint: &Paint) -> String {
+    let mut text = format!("\n{}\n", paint.tone(Tone::Heading, "when it was declared"));
+    section(&mut text, paint, "triggers", "REACHED", &reply.triggers);
+    section(&mut text, paint, "guards", "AGREES", &reply.guards);
+    candidates(&mut text, reply, paint);
+    heard(&mut text, reply, paint);
+    text
+}
+
 fn section(text: &mut String, paint: &Paint, name: &str, holds: &'static str, conditions: &[Condition]) {
     if conditions.is_empty() {
         return;

@@ -90,8 +90,17 @@ pub(crate) fn report(report: &OperationReport, paint: &Paint) -> String {
     line("request", report.request_id.as_deref().unwrap_or_default());
     match (&report.loss_final, &report.loss_upper_bound) {
         (Some(known), _) => line("loss", &loss(known)),
+        (None, Some(bound)) if report.drill.is_some() => {
+            line("loss", &format!("none; a failover would have lost at most {}", loss(bound)));
+        }
         (None, Some(bound)) => line("loss", &format!("not known yet, at most {}", loss(bound))),
         (None, None) => {}
+    }
+    if let Some(drill) = &report.drill {
+        line("region", &format!("{} counted as lost", drill.region));
+        line("grade", &drill.grade);
+        line("found", drill.verdict.as_deref().unwrap_or_default());
+        line("candidate", drill.candidate.as_deref().unwrap_or_default());
     }
     if let Some(salvage) = &report.salvage {
         let whole = match &salvage.partial {
@@ -108,6 +117,9 @@ pub(crate) fn report(report: &OperationReport, paint: &Paint) -> String {
     text.push_str(&phases(report, paint));
     text.push_str(&fences(report, paint));
     text.push_str(&candidates(&report.candidates, paint));
+    if let Some(evidence) = &report.evidence {
+        text.push_str(&super::explain::evidence(evidence, paint));
+    }
     text
 }
 

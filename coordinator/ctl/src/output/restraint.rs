@@ -32,6 +32,23 @@ pub(crate) fn restraint(restraint: &Restraint, paint: &Paint) -> String {
     if let Some(refusal) = restraint.refusal.as_ref().filter(|_| restraint.pending.is_none()) {
         line(Tone::Warn, format!("  held back: {refusal}"));
     }
+    if let Some(veto) = &restraint.veto {
+        line(Tone::Bad, format!("  ! the veto hook holds an automatic failover back: {veto}"));
+    }
+    if let Some(seen) = &restraint.observed {
+        let since = wall(seen.since_wall_ms);
+        let count = seen.count;
+        line(
+            Tone::Quiet,
+            format!(
+                "  observed: {} is primary, seen since {since}; would have failed over {count} times",
+                seen.primary
+            ),
+        );
+        if let Some(would) = &seen.would {
+            line(Tone::Bad, format!("  ! now it {would}"));
+        }
+    }
     if let Some(mode) = &restraint.resumes_to {
         line(Tone::Quiet, format!("  resume leads to: {mode}"));
     }

@@ -134,6 +134,11 @@ fn cluster(cluster: &ClusterStatus, paint: &Paint) -> String {
         text.push_str(&paint.tone(Tone::Warn, &line));
         text.push('\n');
     }
+    if let Some(drill) = &cluster.drill {
+        let line = format!("  drill: #{}, step {}, for {}", drill.id, drill.step, duration(drill.elapsed_ms));
+        text.push_str(&paint.tone(Tone::Warn, &line));
+        text.push('\n');
+    }
     if let Some(operation) = &cluster.operation {
         let mut line = format!(
             "  running: #{} {} ({}), step {}, for {}",

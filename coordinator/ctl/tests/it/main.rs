@@ -2,6 +2,7 @@
 
 mod certificates;
 mod commands;
+mod drill;
 mod members;
 mod pages;
 mod parameters;

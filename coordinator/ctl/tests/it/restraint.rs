@@ -46,11 +46,14 @@ async fn the_status_says_what_waits_and_for_what() {
         cooldown_remaining_ms: Some(1_800_000),
         refusal: None,
         resumes_to: None,
+        veto: Some("the market is open".into()),
+        observed: None,
     });
     let ran = Fake::start(world).await.ctl(&["status"]).await.expect(0);
     ran.says(
         "! failover of eu-north-1 waits since 2026-01-02 03:04:05.678: silent for 300000 ms; approve it",
     )
+    .says("the veto hook holds an automatic failover back: the market is open")
     .says("cooldown: after operation 5 the next automatic failover waits for an acknowledgement, for 30m");
 }
 

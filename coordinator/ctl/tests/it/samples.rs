@@ -178,5 +178,7 @@ pub fn operation(state: v1::OperationState, reason: Option<&str>) -> v1::Operati
         loss_upper_bound: Some(v1::LossReport { bytes: Some(2_048), ..Default::default() }),
         loss_final: None,
         salvage: None,
+        evidence: None,
+        drill: None,
     }
 }

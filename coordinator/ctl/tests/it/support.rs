@@ -229,6 +229,36 @@ impl OperatorService for Service {
         Ok(Response::new(reply))
     }
 
+    async fn drill(&self, request: Request<v1::DrillRequest>) -> Result<Response<v1::DrillReply>, Status> {
+        self.admit(&request)?;
+        let request = request.into_inner();
+        self.check_epoch(&request.cluster, request.expected_epoch)?;
+        let answer = if request.dry_run {
+            v1::drill_reply::Answer::Plan(v1::DrillPlan {
+                cluster: request.cluster,
+                epoch: request.expected_epoch,
+                full: request.full,
+                region: "eu-north-1".into(),
+                from_member: Some("eu-north-1".into()),
+                to_member: Some("us-east-1".into()),
+                blockers: request
+                    .reason
+                    .contains("blocked")
+                    .then(|| "guard cooldown: operation 5 is not acknowledged".into())
+                    .into_iter()
+                    .collect(),
+                steps: vec![v1::DrillStep {
+                    name: "detect".into(),
+                    text: "eu-north-1 counts as silent".into(),
+                    at_most_ms: Some(600_000),
+                }],
+            })
+        } else {
+            v1::drill_reply::Answer::Operation(7)
+        };
+        Ok(Response::new(v1::DrillReply { answer: Some(answer) }))
+    }
+
     async fn assume_fenced(
         &self,
         request: Request<v1::AssumeFencedRequest>,

@@ -28,6 +28,9 @@ pub fn step_name(step: Step) -> &'static str {
         Step::Restart => "restart",
         Step::Done => "done",
         Step::Checkpoint => "checkpoint",
+        Step::Detect => "detect",
+        Step::Away => "away",
+        Step::Back => "back",
     }
 }
 
@@ -56,6 +59,10 @@ fn event_name(kind: EventKind) -> &'static str {
         EventKind::Approved => "approved",
         EventKind::Acknowledged => "acknowledged",
         EventKind::CooldownOver => "cooldown_over",
+        EventKind::Vetoed => "vetoed",
+        EventKind::Drill => "drill",
+        EventKind::PrimarySeen => "primary_seen",
+        EventKind::WouldFailOver => "would_fail_over",
         EventKind::PolicyChanged => "policy_changed",
         EventKind::MemberAdded => "member_added",
         EventKind::MemberRemoved => "member_removed",

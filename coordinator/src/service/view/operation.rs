@@ -36,7 +36,10 @@ pub fn summary(cluster: &Cluster, operation: &Operation, now_wall_ms: u64) -> v1
         reason,
         from_epoch: operation.from.as_ref().map_or(0, |from| from.epoch.0),
         to_epoch: to.as_ref().map(|(epoch, _)| *epoch),
-        from_member: operation.from.as_ref().map(|from| from.member.to_string()),
+        from_member: match &operation.kind {
+            Kind::Observed { member } => Some(member.to_string()),
+            _ => operation.from.as_ref().map(|from| from.member.to_string()),
+        },
         to_member: to
             .map(|(_, member)| member)
             .or_else(|| operation.target.as_ref().map(ToString::to_string)),
@@ -70,7 +73,12 @@ fn why_rolled_back(operation: &Operation) -> String {
 fn appointed(cluster: &Cluster, operation: &Operation) -> Option<(u64, String)> {
     // A planned move that was aborted had a target, and appointed nobody.
     let aborted = matches!(operation.result, Some(OperationResult::Aborted { .. }));
-    if aborted || matches!(operation.kind, Kind::Rejoin { .. } | Kind::Restart { .. }) {
+    if aborted
+        || matches!(
+            operation.kind,
+            Kind::Rejoin { .. } | Kind::Restart { .. } | Kind::Drill { .. } | Kind::Observed { .. }
+        )
+    {
         return None;
     }
     let target = operation.target.as_ref()?;
@@ -90,6 +98,8 @@ fn kind(kind: &Kind) -> v1::OperationKind {
         Kind::Switchover => v1::OperationKind::Switchover,
         Kind::Failback => v1::OperationKind::Failback,
         Kind::Restart { .. } => v1::OperationKind::Restart,
+        Kind::Drill { .. } => v1::OperationKind::Drill,
+        Kind::Observed { .. } => v1::OperationKind::Observed,
     }
 }
 
@@ -140,7 +150,10 @@ fn why(operation: &Operation) -> String {
 pub fn report(cluster: &Cluster, operation: &Operation, now_wall_ms: u64) -> v1::OperationReport {
     let request = cluster.requests.iter().find(|(_, id)| *id == Some(operation.id));
     let (upper, last, salvage) = match &operation.loss {
-        LossReport::NotApplicable => (None, None, None),
+        LossReport::NotApplicable => {
+            let would = operation.drill.as_ref().and_then(|drill| drill.loss.as_ref());
+            (would.map(upper_bound), None, None)
+        }
         LossReport::UpperBound(bound) => (Some(upper_bound(bound)), None, None),
         LossReport::None if operation.kind.is_planned() => (None, Some(nothing_to_lose(operation)), None),
         LossReport::None => (None, Some(nothing_lost()), None),
@@ -159,6 +172,8 @@ pub fn report(cluster: &Cluster, operation: &Operation, now_wall_ms: u64) -> v1:
         loss_upper_bound: upper,
         loss_final: last,
         salvage,
+        evidence: None,
+        drill: None,
     }
 }
 
@@ -179,6 +194,8 @@ fn budget(step: Step) -> Option<u64> {
         Step::Redirect => Some(5 * MINUTE_MS),
         Step::Validate => Some(20 * MINUTE_MS),
         Step::Rebuild | Step::Confirm => Some(60 * MINUTE_MS),
+        Step::Detect => Some(5 * MINUTE_MS),
+        Step::Away | Step::Back => Some(20 * MINUTE_MS),
         Step::Declare | Step::Done | Step::Restart => None,
     }
 }
@@ -201,11 +218,23 @@ fn phases(operation: &Operation) -> Vec<v1::PhaseReport> {
     if matches!(operation.kind, Kind::Rejoin { .. }) {
         return vec![phase("full_sync", spent(&[Step::Rebuild, Step::Confirm]), 60)];
     }
+    if let Kind::Drill { full, .. } = operation.kind {
+        let silent_ms = operation.drill.as_ref().map(|drill| drill.silent_ms);
+        let mut all = vec![phase("detection", silent_ms, 5)];
+        if full {
+            all.push(phase("failover_preparation", spent(&[Step::Away]), 20));
+            all.push(phase("full_sync", spent(&[Step::Confirm]), 60));
+        }
+        return all;
+    }
     let detection = match operation.trigger {
         Trigger::Partition { silent_ms } => Some(silent_ms),
         Trigger::PostgresDown { down_ms } => Some(down_ms),
         _ => None,
     };
+    if matches!(operation.kind, Kind::Observed { .. }) {
+        return vec![phase("detection", detection, 5)];
+    }
     vec![
         phase("detection", detection, 5),
         phase("assessment", spent(&[Step::Fence, Step::Choose]), 10),

@@ -119,7 +119,8 @@ fn cluster_status(node: &Node, inner: &Inner, cluster: &Cluster, wall_ms: u64) -
             lag_bytes_max: policy.max_lag_bytes,
             lag_ms_max: policy.max_lag_ms,
         }),
-        restraint: super::restraint::restraint(inner, cluster, now_ns),
+        drill: cluster.rehearsal.as_ref().map(|way| operation::summary(cluster, &way.drill, wall_ms)),
+        restraint: super::restraint::restraint(node, inner, cluster, now_ns),
         scheduled: cluster.scheduled.as_ref().map(|scheduled| v1::ScheduledSwitchover {
             at_wall_ms: scheduled.at_wall_ms,
             target: scheduled.to.as_ref().map(ToString::to_string),

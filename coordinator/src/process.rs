@@ -1,8 +1,9 @@
-//! A driver's process, and whatever it starts. Dropping it kills them all.
+//! One run of an operator's command (a fencing driver, a hook), and whatever it starts. Dropping it kills them all, and so
+//! does its end: nothing of a run outlives it.
 //!
 //! It runs in a process group of its own; children that leave the group are found by a mark in their environment, which
-//! they inherit. SIGKILL of this node takes the driver itself along (the kernel's parent-death signal); children that
-//! outlive it then are the script's to bound, as the contract says.
+//! they inherit. SIGKILL of this node takes the command itself along (the kernel's parent-death signal); children that
+//! outlive it then are the script's to bound, as the contracts say.
 
 use std::{
     io,
@@ -15,18 +16,18 @@ use tokio::{
 };
 
 /// Name of the mark.
-const MARK: &str = "REGENT_FENCING_RUN";
-/// Bytes of each stream that are kept; the rest is read and dropped, so that the driver never blocks on it.
+const MARK: &str = "REGENT_RUN";
+/// Bytes of each stream that are kept; the rest is read and dropped, so that the command never blocks on it.
 const KEPT: usize = 64 << 10;
 
-pub(super) struct Process {
+pub(crate) struct Process {
     child: Child,
     group: i32,
     mark: String,
 }
 
 /// How it ended and what it printed.
-pub(super) struct Ended {
+pub(crate) struct Ended {
     /// `None` after a signal.
     pub code: Option<i32>,
     pub output: String,
@@ -59,7 +60,7 @@ impl Process {
         Ok(Self { child, group, mark })
     }
 
-    /// Hands over the question and waits for the end. A driver that does not read it is none the worse for it. Streams
+    /// Hands over the question and waits for the end. A command that does not read it is none the worse for it. Streams
     /// are read until the process ends, not until they are closed: a child left behind may hold them open for ever.
     pub async fn finish(mut self, question: Vec<u8>) -> io::Result<Ended> {
         let mut input = self.child.stdin.take();
