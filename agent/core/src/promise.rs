@@ -182,6 +182,12 @@ pub fn promise(request: &Request, promiser: &Promiser<'_>) -> Result<u64, Refusa
             promiser.member, promiser.cluster
         ));
     }
+    if let Some(view) = promiser.view.filter(|view| !view.members.contains(&request.member)) {
+        return no(format!(
+            "{} is no member of cluster {}, by list {}",
+            request.member, promiser.cluster, view.members_version
+        ));
+    }
     if request.terms.ttl_ms == 0 {
         return no("a promise of 0 ms is none".into());
     }
@@ -300,7 +306,7 @@ mod tests {
                 port: 1,
                 established: true,
             }),
-            members: vec![],
+            members: vec![name("a"), name("b"), name("c")],
             members_version: 0,
             heartbeat_interval_ms: None,
             promises: None,
@@ -319,6 +325,7 @@ mod tests {
         // 8 s * 1.005 / 0.995 + 1 s
         assert_eq!(promise(&request, &good), Ok(9_081));
         let fenced = ClusterView { fenced_through: Epoch(4), ..view.clone() };
+        let without = ClusterView { members: vec![name("b")], members_version: 3, ..view.clone() };
         let newer = ClusterView { epoch: Epoch(5), primary: None, ..view.clone() };
         let wider =
             PromiseView { version: 1, promotable: vec![], terms: LeaseTerms { kill_ms: 5_000, ..TERMS } };
@@ -330,6 +337,7 @@ mod tests {
             (Promiser { seen: Epoch(6), ..good.clone() }, true, "epoch 6 has been heard of, epoch 4 asks"),
             (Promiser { view: Some(&newer), ..good.clone() }, true, "epoch 5"),
             (Promiser { unknown: true, ..good.clone() }, false, "do not know b of cluster gravl"),
+            (Promiser { view: Some(&without), ..good.clone() }, false, "a is no member of cluster gravl, by list 3"),
             (Promiser { caller: Some(&c), ..good.clone() }, false, "c asks in the name of a"),
             (Promiser { member: &c, ..good.clone() }, false, "this is c of cluster gravl, asked was b"),
         ] {

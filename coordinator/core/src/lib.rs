@@ -50,13 +50,13 @@ pub use group::{Coordinator, Group, GroupRecord, Standing};
 pub use lease_table::{BoundPending, Confirmed, LeaseTable, NotLeading};
 pub use level::{FEATURE_LEVEL, FEATURE_LEVEL_FIRST};
 pub use loss::{LossReport, LossUpperBound};
-pub use membership::{Adoption, Forgotten, LeaseInFlight, Membership, RemovedMember, Unacknowledged};
+pub use membership::{Adoption, Forgotten, LeaseInFlight, Membership, RemovedMember};
 pub use operation::{Kind, Operation, OperationResult, Step, StepRecord, Trigger};
 pub use pending::{Pending, PendingWhy};
 pub use position::{Leadership, Position};
 pub use procedure::policy::differences;
 pub use procedure::precedence;
-pub use promotable::PromotableList;
+pub use promotable::{NotAsked, PromotableList};
 pub use proof::{Certainty, Confinement, ExternalEvidence, FenceProof, FenceRecord};
 pub use proposal::{
     Body, Declare, Evidence as DeclareEvidence, LagEvidence, OperatorRequest, Proposal, RequestKind,

@@ -220,7 +220,8 @@ pub(super) fn check_candidates(
     evidence: &Evidence,
     wanted: Option<&MemberName>,
 ) -> Result<(), Rejection> {
-    let primary = cluster.appointment.as_ref().map(|appointment| &appointment.member);
+    let appointment = cluster.appointment.as_ref();
+    let primary = appointment.map(|appointment| &appointment.member);
     let newest = cluster.history.last().map(|record| record.epoch);
     let mut reasons = Vec::new();
     for (name, member) in cluster.config.members.iter().filter(|(name, _)| Some(*name) != primary) {
@@ -233,9 +234,9 @@ pub(super) fn check_candidates(
         } else {
             match cluster.sync.get(name) {
                 Some(SyncState::Confirmed { epoch }) if Some(*epoch) == newest => {
-                    match primary.map_or(Ok(()), |primary| cluster.membership.knows(primary, name)) {
+                    match appointment.map_or(Ok(()), |primary| cluster.promotable.asks(primary, name)) {
                         Ok(()) => return Ok(()),
-                        Err(unknown) => unknown.to_string(),
+                        Err(not_asked) => not_asked.to_string(),
                     }
                 }
                 Some(SyncState::Confirmed { epoch }) => format!("in sync with epoch {epoch} only"),

@@ -31,6 +31,8 @@ pub struct Member {
     pub sample_age_ms: u64,
     pub promises_closed: Epoch,
     pub members_version: u64,
+    /// The list of promotable members on its disk, with the epoch that it came with.
+    pub list: Option<(Epoch, u64)>,
     pub retention: WalRetention,
     pub job: Option<JobProgress>,
     /// Its stream breaks before the shutdown checkpoint.
@@ -64,6 +66,7 @@ impl Member {
             sample_age_ms: 0,
             promises_closed: Epoch::NONE,
             members_version: 0,
+            list: None,
             retention: WalRetention::default(),
             job: None,
             misses_shutdown: false,
@@ -131,7 +134,7 @@ impl Member {
             },
             job: self.job.clone(),
             salvages: Vec::new(),
-            promise: regent_types::PromiseFacts::default(),
+            promise: regent_types::PromiseFacts { list: self.list, ..Default::default() },
         };
         Heartbeat {
             cluster: self.cluster.clone(),

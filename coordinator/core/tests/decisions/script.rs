@@ -16,6 +16,7 @@
 //! | `policy lease_ttl=60s partition_timeout=1m` | an operator's change of the policy, times in seconds; `guard=b:30`, `stale` |
 //! | `member add c`, `member remove b` | an operator's change of the member list; `at=10.0.0.1:5432`, `unpromotable` |
 //! | `knows a 1` | the member acts by that member list |
+//! | `lists a 2` | the member has that list of promotable members on its disk, for the current epoch |
 //! | `group found 1:r1 2:r2`, `add 4:r4 version=1`, `remove 3`, `joined 4`, `left 3` | the coordinators; `consent` |
 //! | `create gravl a b adopt=7001`, `forget silent=9 consent` | clusters that come and go |
 //! | `operator failover to=b consent=b epoch=1 id=r1 dry` | and `operator pause`, `resume`, `assume-fenced`, `acknowledge`, `approve`, `automation MODE`, `switchover to=b`, `schedule to=b in=5`, `failback`, `abort` |
@@ -159,6 +160,10 @@ impl Script {
             "policy" => self.policy(cluster, args),
             "member" => self.member(cluster, args),
             "knows" => self.world().member(cluster, args[0]).members_version = args[1].parse().unwrap(),
+            "lists" => {
+                let epoch = self.world().cluster(cluster).epoch;
+                self.world().member(cluster, args[0]).list = Some((epoch, args[1].parse().unwrap()));
+            }
             "group" | "create" | "forget" => super::membership::command(self.world(), cluster, verb, args),
             "status" => said.push(self.status(cluster)),
             "verdicts" => {
