@@ -98,6 +98,7 @@ impl App {
         crate::postgres::conf::write_passfile(&config).context("replication_password_file")?;
         let state = State::open(&config.state_dir)?;
         let boot = crate::clock::boot_id().context("boot id")?;
+        let promises = Promises::open(&config.state_dir, &boot);
         Ok(Self {
             guard: Guard::new(config.guard_socket.clone()),
             state,
@@ -119,7 +120,7 @@ impl App {
             view: Mutex::new(None),
             removed: Mutex::new(None),
             progress: Mutex::new(None),
-            promises: Promises::open(&config.state_dir),
+            promises,
             disk: Disk::default(),
             counters: Counters::default(),
             busy: AtomicBool::new(false),
@@ -200,6 +201,7 @@ impl App {
             promise: self.promises.facts(
                 report::promise(guard_fresh.map(|(s, _)| s)),
                 guard_fresh.and_then(|(s, _)| s.lease_deadline_ns),
+                guard_fresh.and_then(|(s, _)| s.lease_ttl_max_ms),
             ),
         }
     }

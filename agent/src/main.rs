@@ -16,8 +16,9 @@ struct Cli {
 const EXAMPLES: &str = "Examples:
   regent-agent run --config /etc/regent/agent.toml --check   check the configuration and exit
   regent-agent run --config /etc/regent/agent.toml           run until SIGTERM; PostgreSQL runs on
+  regent-agent status --config /etc/regent/agent.toml        ask the running agent, also when no coordinator answers
 
-Exit codes: 0 ok, 1 operating error, 2 usage or configuration";
+Exit codes: 0 ok, 1 operating error (status: the agent does not answer), 2 usage or configuration";
 
 #[derive(Subcommand)]
 enum Command {
@@ -30,17 +31,56 @@ enum Command {
         #[arg(long)]
         check: bool,
     },
+    /// Ask the agent that runs here: role, lease, coordinators, promises.
+    Status {
+        /// The configuration file.
+        #[arg(long, env = "REGENT_AGENT_CONFIG", value_name = "FILE")]
+        config: PathBuf,
+        /// `human` or `json` (as `GET /health`).
+        #[arg(long, short, default_value = "human")]
+        output: Output,
+    },
+}
+
+#[derive(Clone, Copy, clap::ValueEnum)]
+enum Output {
+    Human,
+    Json,
+}
+
+fn load(path: &std::path::Path) -> Result<Config, ExitCode> {
+    Config::load(path).map_err(|error| {
+        eprintln!("regent-agent: {error}");
+        ExitCode::from(2)
+    })
 }
 
 fn main() -> ExitCode {
-    let Command::Run { config: path, check } = Cli::parse().command;
-    let config = match Config::load(&path) {
-        Ok(config) => config,
-        Err(error) => {
-            eprintln!("regent-agent: {error}");
-            return ExitCode::from(2);
-        }
+    let done = match Cli::parse().command {
+        Command::Run { config, check } => load(&config).map(|loaded| run(&config, loaded, check)),
+        Command::Status { config, output } => load(&config).map(|loaded| status(&loaded, output)),
     };
+    done.unwrap_or_else(|code| code)
+}
+
+fn status(config: &Config, output: Output) -> ExitCode {
+    let asked = regent_agent::status::ask(config.http_listen);
+    match asked.and_then(|health| match output {
+        Output::Json => Ok(health.to_string()),
+        Output::Human => regent_agent::status::words(&health),
+    }) {
+        Ok(text) => {
+            println!("{text}");
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            eprintln!("regent-agent: {error:#}");
+            ExitCode::from(1)
+        }
+    }
+}
+
+fn run(path: &std::path::Path, config: Config, check: bool) -> ExitCode {
     if check {
         println!("{}: ok (cluster {}, member {})", path.display(), config.cluster, config.member);
         return ExitCode::SUCCESS;

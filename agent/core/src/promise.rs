@@ -7,7 +7,7 @@
 //!
 //! Every doubt is a refusal, and then the lease runs out as usual: the mistake is an outage, never a second writer.
 
-use regent_types::{ClusterName, ClusterView, Epoch, LeaseTerms, MemberName, PromiseView};
+use regent_types::{ClusterName, ClusterView, Epoch, LeaseTerms, MemberName, PromiseFacts, PromiseView};
 use serde::{Deserialize, Serialize};
 
 /// The list of who may be promoted, with the epoch of the view that it came in.
@@ -113,6 +113,23 @@ pub fn asking(holder: &Holder<'_>) -> Asking {
 /// The deadline that a round of promises gives: counted from before its first request was sent, so it can only be early.
 pub fn promised_deadline_ns(sent_ns: u64, terms: LeaseTerms) -> u64 {
     sent_ns.saturating_add(terms.ttl_ms.saturating_mul(1_000_000))
+}
+
+/// What is to be said of promises to people, one line each; `at` puts a wall time to what is left, ms.
+pub fn words(facts: &PromiseFacts, at: impl Fn(u64) -> String) -> Vec<String> {
+    let left = |ms: u64| format!("until {} ({}.{} s left)", at(ms), ms / 1000, ms % 1000 / 100);
+    let extended = facts.extended.iter().map(|one| {
+        let by: Vec<&str> = one.by.iter().map(MemberName::as_str).collect();
+        format!("writes continue by promise of {} {}, epoch {}", by.join(", "), left(one.remaining_ms), one.epoch)
+    });
+    let given = facts.given.iter().map(|given| match given.epoch {
+        Some(epoch) => format!("has promised to take no epoch above {epoch} {}", left(given.remaining_ms)),
+        None => format!(
+            "may have promised, to an epoch that is not known any more, not to be promoted {}",
+            left(given.remaining_ms)
+        ),
+    });
+    extended.chain(given).collect()
 }
 
 /// A request for a promise, as it arrived.
@@ -275,6 +292,27 @@ mod tests {
         cannot(&Holder { list: Some(&alone), ..holder.clone() }, "nobody else");
         let nowhere = list(4, 1, &[("b", Some("b:1")), ("c", None)]);
         cannot(&Holder { list: Some(&nowhere), ..holder.clone() }, "c has no agent_address");
+    }
+
+    #[test]
+    fn people_are_told_by_whom_and_until_when() {
+        use regent_types::{GivenPromise, PromisedLease};
+        let at = |ms: u64| format!("t+{ms}");
+        let extended =
+            PromisedLease { epoch: Epoch(4), by: vec![name("b"), name("c")], remaining_ms: 41_250 };
+        let facts = PromiseFacts { extended: Some(extended), ..Default::default() };
+        let said = "writes continue by promise of b, c until t+41250 (41.2 s left), epoch 4";
+        assert_eq!(words(&facts, at), [said]);
+        let given = |epoch| PromiseFacts {
+            given: Some(GivenPromise { epoch, remaining_ms: 900 }),
+            ..Default::default()
+        };
+        assert_eq!(
+            words(&given(Some(Epoch(4))), at),
+            ["has promised to take no epoch above 4 until t+900 (0.9 s left)"]
+        );
+        assert!(words(&given(None), at)[0].starts_with("may have promised"), "{:?}", words(&given(None), at));
+        assert!(words(&PromiseFacts::default(), at).is_empty());
     }
 
     #[test]
