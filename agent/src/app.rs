@@ -85,6 +85,8 @@ pub struct App {
     pub busy: AtomicBool,
     /// A fence is under way.
     pub fencing: AtomicBool,
+    /// Another group of coordinators is being written down.
+    pub taking_group: AtomicBool,
     /// What it connects with.
     pub certificates: Certificates,
 }
@@ -125,6 +127,7 @@ impl App {
             counters: Counters::default(),
             busy: AtomicBool::new(false),
             fencing: AtomicBool::new(false),
+            taking_group: AtomicBool::new(false),
             certificates: Certificates::default(),
             config,
         })

@@ -348,6 +348,7 @@ mod tests {
             members_version: 0,
             heartbeat_interval_ms: None,
             promises: None,
+            supersedes: vec![],
         };
         let c = name("c");
         let good = Promiser {

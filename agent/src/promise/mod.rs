@@ -75,8 +75,13 @@ impl Promises {
         Some(self.why_not.lock().expect("no panic while held").clone()).filter(|why| !why.is_empty())
     }
 
-    /// A leader has answered a heartbeat, with a lease or a refusal.
+    /// A leader has answered a heartbeat, with a lease or a refusal. One whose group is still taking this cluster over can give
+    /// no lease: the old one runs on by promises until it can.
     pub fn answered(&self, lease: &LeaseDecision) {
+        if matches!(lease, LeaseDecision::Refused(LeaseRefusal::Importing { .. })) {
+            self.unknown.store(false, SeqCst);
+            return;
+        }
         self.answered_ns.store(boottime_ns(), SeqCst);
         let unknown = matches!(
             lease,
@@ -120,7 +125,9 @@ impl Promises {
     ) -> PromiseFacts {
         let extended = self.extended.lock().expect("no panic while held").clone();
         let now_ns = boottime_ns();
+        let asks = self.list().map(|list| list.view.promotable.into_iter().map(|one| one.member).collect());
         PromiseFacts {
+            asks: asks.unwrap_or_default(),
             list: self.list().filter(|list| self.covers(list, now_ns, lease_max_ms)).map(|l| (l.epoch, l.view.version)),
             extended: extended.filter(|one| lease_deadline_ns == Some(one.deadline_ns)).and_then(|one| {
                 let left_ns = one.deadline_ns.checked_sub(now_ns)?;

@@ -150,8 +150,9 @@ impl Coordinator {
             members_version: 0,
             heartbeat_interval_ms: None,
             promises: None,
+            supersedes: vec![],
         };
-        Acknowledgement { nonce: heartbeat.nonce, lease, view: Some(view) }
+        Acknowledgement { nonce: heartbeat.nonce, lease, view: Some(view), group: None }
     }
 }
 

@@ -81,6 +81,10 @@ pub enum EventKind {
     RollingBack,
     /// The primary asks by a newer list of who may be promoted.
     PromotableAcknowledged,
+    /// A cluster of another group is taken over.
+    ClusterImported,
+    /// A member of it obeys this group.
+    ImportAcknowledged,
 }
 
 /// One event, kept in the replicated state for `watch`.

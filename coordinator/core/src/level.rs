@@ -13,7 +13,7 @@
 //! What belongs to a new level: a new kind of proposal or request, and every field of an old one that `apply` heeds. What
 //! does not: fields for display, which take their default where they are not known (docs/upgrade.md).
 
-use crate::{Body, RequestKind};
+use crate::{Body, GroupNews, GroupRequestKind, RequestKind};
 
 /// The highest feature level that this build understands.
 pub const FEATURE_LEVEL: u8 = 2;
@@ -27,6 +27,8 @@ impl Body {
         match self {
             Body::RaiseLevel { level } => *level,
             Body::Request(request) => request.kind.level(),
+            Body::Group(request) => request.kind.level(),
+            Body::GroupNews(GroupNews::Named { .. }) => 2,
             _ => FEATURE_LEVEL_FIRST,
         }
     }
@@ -37,6 +39,16 @@ impl RequestKind {
     pub fn level(&self) -> u8 {
         match self {
             RequestKind::Restart { .. } => 2,
+            _ => FEATURE_LEVEL_FIRST,
+        }
+    }
+}
+
+impl GroupRequestKind {
+    /// The lowest level that understands this request.
+    pub fn level(&self) -> u8 {
+        match self {
+            GroupRequestKind::ImportCluster { .. } => 2,
             _ => FEATURE_LEVEL_FIRST,
         }
     }

@@ -18,6 +18,7 @@ mod detector;
 mod effect;
 mod event;
 mod group;
+mod import;
 mod invariant;
 mod lease_table;
 mod level;
@@ -47,6 +48,7 @@ pub use detector::{
 pub use effect::{Effect, EffectKind};
 pub use event::{Event, EventKind};
 pub use group::{Coordinator, Group, GroupRecord, Standing};
+pub use import::{Import, ImportError, ImportedMember};
 pub use lease_table::{BoundPending, Confirmed, LeaseTable, NotLeading};
 pub use level::{FEATURE_LEVEL, FEATURE_LEVEL_FIRST};
 pub use loss::{LossReport, LossUpperBound};

@@ -45,6 +45,10 @@ pub struct LeaseInFlight {
     /// Log index of the change that ended them: a leader that has led for their whole bound since it applied this entry may
     /// say that they are over.
     pub index: u64,
+    /// Another group granted them: no leader of this one has ever heard of them, so no bound but the whole of this one
+    /// proves that they are over.
+    #[serde(default)]
+    pub foreign: bool,
 }
 
 /// Running servers that are taken over.

@@ -4,12 +4,12 @@ use std::collections::BTreeMap;
 
 use regent_types::{
     Automation, BootId, CandidateReport, ClusterName, CoordinatorId, EffectKey, Epoch, FencedEvidence,
-    InstanceId, Lsn, MemberName, OperationId, Outcome, RequestId,
+    GroupId, InstanceId, Lsn, MemberName, OperationId, Outcome, RequestId,
 };
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    AlertKind, ClusterConfig, FenceProof, GroupNews, GroupRequest, MemberConfig, Policy, Step, Trigger,
+    AlertKind, ClusterConfig, FenceProof, GroupNews, GroupRequest, ImportedMember, MemberConfig, Policy, Step, Trigger,
     switch::Readiness,
 };
 
@@ -169,6 +169,19 @@ pub enum Body {
         instance: InstanceId,
         /// The list's version.
         version: u64,
+    },
+    /// A member of a cluster that comes from another group obeys this group: it is on its disk.
+    ImportAcknowledged {
+        /// The cluster.
+        cluster: ClusterName,
+        /// The member.
+        member: MemberName,
+        /// The group that it obeys.
+        group: GroupId,
+        /// What it says with that heartbeat.
+        said: Box<ImportedMember>,
+        /// Earlier instances that its guard speaks for.
+        succeeds: Vec<InstanceId>,
     },
 }
 

@@ -354,4 +354,7 @@ pub enum Rejection {
         /// The group's level.
         group: u8,
     },
+    /// A cluster cannot be taken over from another group.
+    #[error("import: {0}")]
+    Import(#[from] crate::ImportError),
 }

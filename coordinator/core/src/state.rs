@@ -12,7 +12,7 @@ use regent_types::{
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Adoption, ClusterConfig, Cooldown, Effect, Event, FEATURE_LEVEL_FIRST, Forgotten, Group, LeaseInFlight,
+    Adoption, ClusterConfig, Cooldown, Effect, Event, FEATURE_LEVEL_FIRST, Forgotten, Group, Import, LeaseInFlight,
     Membership, Operation, Pending, PendingFailback, PromotableList, Scheduled,
 };
 
@@ -213,6 +213,9 @@ pub struct Cluster {
     /// Who may be promoted, with versions.
     #[serde(default)]
     pub promotable: PromotableList,
+    /// How it came from another group, if it did.
+    #[serde(default)]
+    pub import: Option<Box<Import>>,
 }
 
 fn resumed_default() -> Automation {
@@ -235,11 +238,13 @@ impl Cluster {
         self.operation.as_ref().map_or(&[], |operation| &operation.effects)
     }
 
-    /// What members may know.
+    /// What members may know. While the cluster comes from another group, and has no primary here, nothing is closed: the other
+    /// group's primary writes on by the promises that its standbys give it.
     pub fn view(&self) -> ClusterView {
+        let arriving = self.arriving().is_some();
         ClusterView {
             epoch: self.epoch,
-            fenced_through: self.fenced_through,
+            fenced_through: if arriving { Epoch::NONE } else { self.fenced_through },
             primary: self.appointment.as_ref().and_then(|appointment| {
                 let member = self.config.members.get(&appointment.member)?;
                 Some(PrimaryView {
@@ -254,8 +259,15 @@ impl Cluster {
             members: self.config.members.keys().cloned().collect(),
             members_version: self.membership.version,
             heartbeat_interval_ms: Some(self.config.policy.heartbeat_interval_ms),
-            promises: Some(self.promise_view()),
+            // The list that the other group's primary has stays in force for its epoch.
+            promises: (!arriving).then(|| self.promise_view()),
+            supersedes: self.import.iter().flat_map(|import| import.supersedes.iter().copied()).collect(),
         }
+    }
+
+    /// The import, as long as the cluster has no primary of this group.
+    pub fn arriving(&self) -> Option<&Import> {
+        self.import.as_deref().filter(|_| self.appointment.is_none())
     }
 
     /// How long any lease of the current epoch may be valid on the leader's clock, ns: by the present terms, or by earlier

@@ -6,6 +6,7 @@ pub mod auth;
 mod coordinators;
 mod everyday;
 mod explain;
+mod import;
 mod judge;
 mod membership;
 mod operator;

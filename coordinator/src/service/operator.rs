@@ -6,6 +6,7 @@ use std::{pin::Pin, sync::Arc, time::Duration};
 use regent_core::{Body, OperatorRequest, RequestKind};
 use regent_proto::v1::{
     self, AbortReply, AbortRequest, AcknowledgeReply, AcknowledgeRequest, ApproveReply, ApproveRequest,
+    ChangeReply, ImportClusterRequest,
     AssumeFencedReply, AssumeFencedRequest, AutomationReply, AutomationRequest, Event, ExplainReply,
     ExplainRequest, FailoverReply, FailoverRequest, HistoryReply, HistoryRequest, OperationReport,
     OperationRequest, RestartReply, RestartRequest, SetAutomationReply, SetAutomationRequest, StatusReply,
@@ -406,6 +407,11 @@ impl OperatorService for Operators {
         };
         let operation = applied.operation.ok_or_else(|| Status::internal("no operation was waiting"))?;
         Ok(Response::new(AssumeFencedReply { operation: operation.0, epoch: applied.epoch.0 }))
+    }
+
+    async fn import_cluster(&self, request: Request<ImportClusterRequest>) -> Answered<ChangeReply> {
+        let caller = self.gate.operator(&request)?;
+        self.cluster_import(caller, request.into_inner()).await
     }
 
     async fn restart(&self, request: Request<RestartRequest>) -> Answered<RestartReply> {

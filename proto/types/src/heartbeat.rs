@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{BootId, ClusterName, Epoch, InstanceId, MemberName, PromiseView, Region, Report};
+use crate::{BootId, ClusterName, Epoch, GroupId, InstanceId, MemberName, PromiseView, Region, Report};
 
 /// One heartbeat of one member. `stamp_ns` and `nonce` come back with the acknowledgement: a lease is counted from
 /// the sending of exactly that heartbeat, so it can only end early.
@@ -28,6 +28,9 @@ pub struct Heartbeat {
     /// overtake a lease that a promise extends.
     #[serde(default)]
     pub members_version: u64,
+    /// The group that this agent obeys, as it is on its disk; `None` before it has heard of one.
+    #[serde(default)]
+    pub group: Option<GroupId>,
 }
 
 /// A lease: valid until `stamp_ns + ttl` of the named heartbeat, on the member's own CLOCK_BOOTTIME.
@@ -98,6 +101,15 @@ pub enum LeaseRefusal {
         /// The first list without it.
         version: u64,
     },
+    /// The cluster is being taken over from another group and has no primary here yet. Nothing is closed by it: the primary
+    /// of the other group runs on meanwhile.
+    #[error("cluster {cluster} is being taken over from another group, which waits for {waiting:?}")]
+    Importing {
+        /// The cluster named.
+        cluster: ClusterName,
+        /// Members that do not obey this group yet.
+        waiting: Vec<MemberName>,
+    },
 }
 
 /// The lease part of an acknowledgement.
@@ -119,6 +131,9 @@ pub struct Acknowledgement {
     pub lease: LeaseDecision,
     /// The cluster as of this answer; absent when the cluster is unknown.
     pub view: Option<ClusterView>,
+    /// The group that answers; `None` from one that has no id yet.
+    #[serde(default)]
+    pub group: Option<GroupId>,
 }
 
 /// The primary, as a standby must know it.
@@ -158,4 +173,7 @@ pub struct ClusterView {
     /// Whom the primary of `epoch` asks for promises; absent from a coordinator that knows nothing of them.
     #[serde(default)]
     pub promises: Option<PromiseView>,
+    /// The groups from which an operator has taken this cluster over: a member that obeys one of them is to obey this one.
+    #[serde(default)]
+    pub supersedes: Vec<GroupId>,
 }

@@ -8,6 +8,7 @@ mod alert;
 mod explain;
 mod gaps;
 mod hearing;
+mod import;
 mod members;
 mod overdue;
 mod planned;
@@ -176,6 +177,7 @@ impl Detector {
             wishes.extend(self.sync_confirmed(now_ns, name, cluster));
             wishes.extend(self.withdraw(now_ns, cluster));
             wishes.extend(self.members_acknowledged(now_ns, name, cluster));
+            wishes.extend(self.import_acknowledged(now_ns, name, cluster));
             wishes.extend(self.trigger(now_ns, name, cluster, voters).map(Body::Declare));
             self.refusals.remove(name);
             for body in wishes {

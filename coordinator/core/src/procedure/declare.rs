@@ -65,7 +65,9 @@ fn bootstrap(cluster: &mut Cluster, change: &mut Change, declare: &Declare) -> R
     if cluster.config.initial_primary != declare.member {
         return Err(Rejection::NotPrimary { member: declare.member.clone(), epoch: cluster.epoch });
     }
-    if !declare.evidence.empty && cluster.adoption.is_none() {
+    if cluster.import.is_some() {
+        super::import::check_first(cluster, declare)?;
+    } else if !declare.evidence.empty && cluster.adoption.is_none() {
         return Err(Rejection::NotEmpty { member: declare.member.clone() });
     }
     if declare.evidence.empty && cluster.adoption.is_some() {

@@ -50,7 +50,7 @@ pub(crate) fn create(
     Ok(())
 }
 
-fn begin(
+pub(super) fn begin(
     state: &mut State,
     change: &mut Change,
     config: &ClusterConfig,
@@ -97,6 +97,7 @@ fn begin(
         scheduled: None,
         pending_failback: None,
         promotable: crate::PromotableList::default(),
+        import: None,
     };
     let how = match adopt {
         Some(system_id) => format!(", taking over running servers of system {system_id}"),

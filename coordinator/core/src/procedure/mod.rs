@@ -6,6 +6,7 @@ pub(crate) mod automation;
 pub(crate) mod declare;
 pub(crate) mod failover;
 pub(crate) mod group;
+pub(crate) mod import;
 mod guards;
 pub(crate) mod level;
 pub(crate) mod members;

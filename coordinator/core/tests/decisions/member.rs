@@ -33,6 +33,12 @@ pub struct Member {
     pub members_version: u64,
     /// The list of promotable members on its disk, with the epoch that it came with.
     pub list: Option<(Epoch, u64)>,
+    /// The names on it.
+    pub asks: Vec<MemberName>,
+    /// The group that it obeys.
+    pub group: Option<GroupId>,
+    /// It holds a lease of another group's.
+    pub foreign_lease: Option<Epoch>,
     pub retention: WalRetention,
     pub job: Option<JobProgress>,
     /// Its stream breaks before the shutdown checkpoint.
@@ -67,6 +73,9 @@ impl Member {
             promises_closed: Epoch::NONE,
             members_version: 0,
             list: None,
+            asks: Vec::new(),
+            group: None,
+            foreign_lease: None,
             retention: WalRetention::default(),
             job: None,
             misses_shutdown: false,
@@ -134,7 +143,11 @@ impl Member {
             },
             job: self.job.clone(),
             salvages: Vec::new(),
-            promise: regent_types::PromiseFacts { list: self.list, ..Default::default() },
+            promise: regent_types::PromiseFacts {
+                list: self.list,
+                asks: self.asks.clone(),
+                ..Default::default()
+            },
         };
         Heartbeat {
             cluster: self.cluster.clone(),
@@ -145,6 +158,7 @@ impl Member {
             nonce: now_ns,
             report,
             members_version: self.members_version,
+            group: self.group,
         }
     }
 

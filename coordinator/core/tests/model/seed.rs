@@ -235,6 +235,7 @@ pub fn heartbeat(member: usize, restarts: u8, stamp_ns: u64) -> Heartbeat {
         stamp_ns,
         nonce: 0,
         members_version: 0,
+        group: None,
         report: Report {
             guard: GuardFacts {
                 reachable: true,

@@ -8,6 +8,7 @@ mod explain;
 mod failover;
 mod follow;
 mod history;
+mod import;
 mod man;
 mod members;
 mod pki;
@@ -34,6 +35,7 @@ use crate::{
     output::Output,
 };
 
+pub(crate) use import::ImportArgs;
 pub(crate) use members::{AdoptArgs, MembersCommand};
 pub(crate) use policy::PolicyCommand;
 
@@ -58,6 +60,7 @@ pub(crate) async fn run(cli: Cli) -> Result<(), Failure> {
         Command::History(args) => history::run(&connect(&cli.global)?, &output, args).await,
         Command::Policy(command) => policy::run(&connect(&cli.global)?, &output, command).await,
         Command::Members(command) => members::run(&connect(&cli.global)?, &output, command).await,
+        Command::Import(args) => import::run(&connect(&cli.global)?, &output, args).await,
         Command::Adopt(args) => members::adopt(&connect(&cli.global)?, &output, args).await,
         Command::Salvage(command) => salvage::run(&cli.global, &output, command).await,
         Command::Pki(command) => pki::run(&output, command),
