@@ -142,7 +142,8 @@ pub fn peer_acceptor(app: &App) -> Result<Arc<ServerConfig>, TransportError> {
     app.certificates.material(files)?.peer_acceptor().map_err(|e| TransportError::Tls(chain(&e)))
 }
 
-/// Connects to `url`.app: &App, url: &str) -> Result<Channel, TransportError> {
+/// Connects to `url`.
+pub async fn connect(app: &App, url: &str) -> Result<Channel, TransportError> {
     let tls = match &app.config.tls {
         None => None,
         Some(files) => Some(app.certificates.material(files)?.client()),

@@ -106,7 +106,7 @@ impl Member {
                 refused: self.refused.clone(),
                 highest_epoch: self.lineage,
                 fenced_through: Epoch::NONE,
-                lease_epoch: None,
+                lease_epoch: self.foreign_lease,
                 lease_remaining_ms: None,
                 succeeds: self.succeeds.clone(),
                 restarts: 0,

@@ -70,6 +70,8 @@ fn event_name(kind: EventKind) -> &'static str {
         EventKind::Checkpointed => "checkpointed",
         EventKind::RollingBack => "rolling_back",
         EventKind::PromotableAcknowledged => "promotable_acknowledged",
+        EventKind::ClusterImported => "cluster_imported",
+        EventKind::ImportAcknowledged => "import_acknowledged",
     }
 }
 
