@@ -36,7 +36,7 @@ pub struct Member {
     /// The names on it.
     pub asks: Vec<MemberName>,
     /// The group that it obeys.
-    pub group: Option<GroupId>,
+    pub group: Option<regent_types::GroupId>,
     /// It holds a lease of another group's.
     pub foreign_lease: Option<Epoch>,
     pub retention: WalRetention,
