@@ -117,7 +117,7 @@ async fn open(
         elected(node).await;
     }
     if node.led.borrow().is_some() {
-        return lead(node, &who, &hello, inbound, tx).await;
+        return lead(node, gate, &who, &hello, inbound, tx).await;
     }
     match node.leader() {
         Some(leader) if leader != node.config.node_id.0 => {
