@@ -120,10 +120,7 @@ async fn a_group_lost_for_good_is_replaced_while_the_primary_writes_on() -> Resu
     let plan = import(&deployment, &["--dry-run"]).await?.to_string();
     ensure!(plan.contains(&format!("{NORTH} is to be primary")), "{plan}");
     let refused = deployment
-        .ctl_from(
-            WITNESS,
-            &["import", CLUSTER, "--reason", "x", "--dry-run", "--expected-epoch", "77"],
-        )
+        .ctl_from(WITNESS, &["import", CLUSTER, "--reason", "x", "--dry-run", "--expected-epoch", "77"])
         .await?;
     ensure!(refused.code != 0 && format!("{refused:?}").contains("epoch 77 was expected"), "{refused:?}");
     import(&deployment, &[]).await?;
@@ -148,7 +145,8 @@ async fn a_group_lost_for_good_is_replaced_while_the_primary_writes_on() -> Resu
     by_promise(&deployment, &workload, EAST, NORTH).await?;
     let north = health(&deployment, NORTH).await?;
     ensure!(
-        north["report"]["postgres"]["state"] == "standby" && north["report"]["guard"]["lease_epoch"].is_null(),
+        north["report"]["postgres"]["state"] == "standby"
+            && north["report"]["guard"]["lease_epoch"].is_null(),
         "BROKEN PROMISE: the old coordinators have moved {NORTH}: {north:#}"
     );
     kill_coordinators(&deployment);

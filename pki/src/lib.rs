@@ -23,8 +23,8 @@ pub use files::{Overwrite, read_certificate, write_issued};
 pub use identity::{Identity, IdentityError, PrincipalName};
 pub use inspect::{CertificateInfo, IdentityOfError, identity_of};
 pub use live::{Live, Look};
-pub use serve::{Patience, incoming};
 pub use rustls::ServerConfig;
+pub use serve::{Patience, incoming};
 pub use tls::{TlsFiles, TlsMaterial, WARN_BEFORE_EXPIRY_DAYS};
 
 /// The name that every coordinator's certificate carries and every client requires.

@@ -120,7 +120,12 @@ pub fn words(facts: &PromiseFacts, at: impl Fn(u64) -> String) -> Vec<String> {
     let left = |ms: u64| format!("until {} ({}.{} s left)", at(ms), ms / 1000, ms % 1000 / 100);
     let extended = facts.extended.iter().map(|one| {
         let by: Vec<&str> = one.by.iter().map(MemberName::as_str).collect();
-        format!("writes continue by promise of {} {}, epoch {}", by.join(", "), left(one.remaining_ms), one.epoch)
+        format!(
+            "writes continue by promise of {} {}, epoch {}",
+            by.join(", "),
+            left(one.remaining_ms),
+            one.epoch
+        )
     });
     let given = facts.given.iter().map(|given| match given.epoch {
         Some(epoch) => format!("has promised to take no epoch above {epoch} {}", left(given.remaining_ms)),
@@ -376,7 +381,11 @@ mod tests {
             (Promiser { seen: Epoch(6), ..good.clone() }, true, "epoch 6 has been heard of, epoch 4 asks"),
             (Promiser { view: Some(&newer), ..good.clone() }, true, "epoch 5"),
             (Promiser { unknown: true, ..good.clone() }, false, "do not know b of cluster gravl"),
-            (Promiser { view: Some(&without), ..good.clone() }, false, "a is no member of cluster gravl, by list 3"),
+            (
+                Promiser { view: Some(&without), ..good.clone() },
+                false,
+                "a is no member of cluster gravl, by list 3",
+            ),
             (Promiser { caller: Some(&c), ..good.clone() }, false, "c asks in the name of a"),
             (Promiser { member: &c, ..good.clone() }, false, "this is c of cluster gravl, asked was b"),
         ] {

@@ -128,7 +128,10 @@ impl Promises {
         let asks = self.list().map(|list| list.view.promotable.into_iter().map(|one| one.member).collect());
         PromiseFacts {
             asks: asks.unwrap_or_default(),
-            list: self.list().filter(|list| self.covers(list, now_ns, lease_max_ms)).map(|l| (l.epoch, l.view.version)),
+            list: self
+                .list()
+                .filter(|list| self.covers(list, now_ns, lease_max_ms))
+                .map(|l| (l.epoch, l.view.version)),
             extended: extended.filter(|one| lease_deadline_ns == Some(one.deadline_ns)).and_then(|one| {
                 let left_ns = one.deadline_ns.checked_sub(now_ns)?;
                 Some(PromisedLease { epoch: one.epoch, by: one.by, remaining_ms: left_ns / 1_000_000 })

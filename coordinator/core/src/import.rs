@@ -72,7 +72,9 @@ pub struct Import {
 #[serde(rename_all = "snake_case")]
 pub enum ImportError {
     /// The group is too young.
-    #[error("this group has no id yet: wait until every coordinator runs and `regentctl status` shows feature level 2")]
+    #[error(
+        "this group has no id yet: wait until every coordinator runs and `regentctl status` shows feature level 2"
+    )]
     NoGroupId,
     /// A member that could be promoted has to obey this group first.
     #[error(

@@ -9,8 +9,8 @@ use regent_types::{
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    AlertKind, ClusterConfig, FenceProof, GroupNews, GroupRequest, ImportedMember, MemberConfig, Policy, Step, Trigger,
-    switch::Readiness,
+    AlertKind, ClusterConfig, FenceProof, GroupNews, GroupRequest, ImportedMember, MemberConfig, Policy,
+    Step, Trigger, switch::Readiness,
 };
 
 /// One entry of the log.

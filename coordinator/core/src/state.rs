@@ -12,8 +12,8 @@ use regent_types::{
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Adoption, ClusterConfig, Cooldown, Effect, Event, FEATURE_LEVEL_FIRST, Forgotten, Group, Import, LeaseInFlight,
-    Membership, Operation, Pending, PendingFailback, PromotableList, Scheduled,
+    Adoption, ClusterConfig, Cooldown, Effect, Event, FEATURE_LEVEL_FIRST, Forgotten, Group, Import,
+    LeaseInFlight, Membership, Operation, Pending, PendingFailback, PromotableList, Scheduled,
 };
 
 /// Newest events kept for `watch`.

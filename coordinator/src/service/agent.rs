@@ -185,13 +185,7 @@ async fn lead(
 }
 
 /// One message of a registered session.
-fn take(
-    node: &Node,
-    gate: &Gate,
-    who: &Who,
-    session: &Session,
-    message: FromAgent,
-) -> Result<(), Status> {
+fn take(node: &Node, gate: &Gate, who: &Who, session: &Session, message: FromAgent) -> Result<(), Status> {
     match message {
         FromAgent::Hello(_) => Err(Status::invalid_argument("message: a second hello")),
         FromAgent::Newer => {

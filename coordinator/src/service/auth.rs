@@ -222,14 +222,16 @@ mod tests {
 
     #[test]
     fn who_was_removed_counts_for_nothing() {
-        let removed = |identity: &Identity| {
-            (identity.to_string() == "regent://agent/c/m").then(|| "list 3".to_owned())
-        };
+        let removed =
+            |identity: &Identity| (identity.to_string() == "regent://agent/c/m").then(|| "list 3".to_owned());
         let gate = Gate::new(true, removed);
         let (c, m) = (ClusterName::new("c").unwrap(), MemberName::new("m").unwrap());
         let refused = gate.member(&c, &m).unwrap_err();
         assert_eq!(refused.code(), tonic::Code::PermissionDenied);
-        assert!(refused.message().contains("regent://agent/c/m counts for nothing here: list 3"), "{refused}");
+        assert!(
+            refused.message().contains("regent://agent/c/m counts for nothing here: list 3"),
+            "{refused}"
+        );
         assert!(gate.member(&c, &MemberName::new("n").unwrap()).is_ok());
         let mut state = State::default();
         let id = regent_types::CoordinatorId(4);
@@ -241,7 +243,9 @@ mod tests {
         state.group.coordinators.insert(id, one);
         assert_eq!(super::removed(&state, &Identity::Coordinator(id)), None, "it votes until it has left");
         state.group.coordinators.get_mut(&id).unwrap().standing = Standing::Removed;
-        assert!(super::removed(&state, &Identity::Coordinator(id)).unwrap().contains("coordinator 4 was removed"));
+        assert!(
+            super::removed(&state, &Identity::Coordinator(id)).unwrap().contains("coordinator 4 was removed")
+        );
     }
 
     #[test]

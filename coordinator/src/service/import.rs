@@ -45,7 +45,10 @@ impl Operators {
             )
         });
         let mut notes: Vec<String> = notes.collect();
-        notes.push("leave the old coordinators switched off: what still obeys them could be promoted by them".to_owned());
+        notes.push(
+            "leave the old coordinators switched off: what still obeys them could be promoted by them"
+                .to_owned(),
+        );
         let primary = member_name("primary", message.primary.as_deref())?;
         if let Some(stranger) = primary.iter().find(|member| !known(member)) {
             let text = format!("primary: {stranger} is no member of {name}");

@@ -44,9 +44,8 @@ pub async fn serve(
 ) -> Result<(), tonic::transport::Error> {
     let plaintext = node.config.security == crate::config::Security::Plaintext;
     let known = node.clone();
-    let gate = auth::Gate::new(plaintext, move |identity| {
-        auth::removed(&known.shared.lock().state, identity)
-    });
+    let gate =
+        auth::Gate::new(plaintext, move |identity| auth::removed(&known.shared.lock().state, identity));
     let (health, health_service) = tonic_health::server::health_reporter();
     let watched = tokio::spawn(follow_health(node.clone(), health));
     let reflection = tonic_reflection::server::Builder::configure()
@@ -68,9 +67,7 @@ pub async fn serve(
         .add_service(reflection);
     let stop = node.stop.clone().cancelled_owned();
     let result = match tls {
-        Some(live) => {
-            router.serve_with_incoming_shutdown(tls::incoming(&node, listener, live), stop).await
-        }
+        Some(live) => router.serve_with_incoming_shutdown(tls::incoming(&node, listener, live), stop).await,
         None => {
             // The server's own `tcp_nodelay` is ignored for a listener that was bound before: without this, small answers
             // wait for the acknowledgement of the last ones.

@@ -6,12 +6,12 @@ use std::{pin::Pin, sync::Arc, time::Duration};
 use regent_core::{Body, OperatorRequest, RequestKind};
 use regent_proto::v1::{
     self, AbortReply, AbortRequest, AcknowledgeReply, AcknowledgeRequest, ApproveReply, ApproveRequest,
-    ChangeReply, ImportClusterRequest,
-    AssumeFencedReply, AssumeFencedRequest, AutomationReply, AutomationRequest, Event, ExplainReply,
-    ExplainRequest, FailoverReply, FailoverRequest, HistoryReply, HistoryRequest, OperationReport,
-    OperationRequest, RestartReply, RestartRequest, SetAutomationReply, SetAutomationRequest, StatusReply,
-    StatusRequest, SwitchoverReply, SwitchoverRequest, WatchRequest, failover_reply::Answer,
-    operator_service_client::OperatorServiceClient, operator_service_server::OperatorService,
+    AssumeFencedReply, AssumeFencedRequest, AutomationReply, AutomationRequest, ChangeReply, Event,
+    ExplainReply, ExplainRequest, FailoverReply, FailoverRequest, HistoryReply, HistoryRequest,
+    ImportClusterRequest, OperationReport, OperationRequest, RestartReply, RestartRequest,
+    SetAutomationReply, SetAutomationRequest, StatusReply, StatusRequest, SwitchoverReply, SwitchoverRequest,
+    WatchRequest, failover_reply::Answer, operator_service_client::OperatorServiceClient,
+    operator_service_server::OperatorService,
 };
 use regent_types::{ClusterName, CoordinatorId, Epoch, MemberName, OperationId, RequestId};
 use tokio::sync::mpsc;

@@ -139,10 +139,9 @@ async fn the_certificate_of_a_removed_coordinator_counts_for_nothing() {
     assert!(before.is_ok() || !before.unwrap_err().message().contains("was removed"));
     // Nobody listens there: it never votes, and is given up again.
     let address = format!("127.0.0.1:{}", crate::group::free_port());
-    for (id, change) in [
-        ("add", Change::Add(Add { id: 4, address, region: "ap".into() })),
-        ("remove", Change::Remove(4)),
-    ] {
+    for (id, change) in
+        [("add", Change::Add(Add { id: 4, address, region: "ap".into() })), ("remove", Change::Remove(4))]
+    {
         let request = ChangeCoordinatorsRequest {
             change: Some(change),
             consent: true,

@@ -196,8 +196,8 @@ pub(crate) fn acknowledged(
     let primary = cluster.config.initial_primary.clone();
     let import = cluster.arriving().ok_or(Rejection::NotWaiting)?;
     let before = import.said.get(member);
-    let restarted = before
-        .is_some_and(|before| before.instance != said.instance && succeeds.contains(&before.instance));
+    let restarted =
+        before.is_some_and(|before| before.instance != said.instance && succeeds.contains(&before.instance));
     if import.group != group || !(import.waiting.contains(member) || restarted) {
         return Err(Rejection::NotWaiting);
     }

@@ -61,7 +61,8 @@ fn keep_in_flight(cluster: &mut Cluster, change: &Change, from: &Policy) {
     let longest = before.into_iter().chain([from.lease]).max_by_key(|terms| terms.bound_ns());
     let longest = longest.filter(|terms| foreign || terms.bound_ns() > now.bound_ns());
     if now != from.lease {
-        cluster.lease_in_flight = longest.map(|terms| LeaseInFlight { terms, index: change.at.index, foreign });
+        cluster.lease_in_flight =
+            longest.map(|terms| LeaseInFlight { terms, index: change.at.index, foreign });
     }
 }
 

@@ -61,7 +61,8 @@ pub fn command(world: &mut World, verb: &str, args: &[&str]) {
                 members: members.collect(),
                 config: Box::new(config("gravl", &left)),
                 election_worst_ms: 3_000,
-                unheard: value("unheard").map_or_else(BTreeSet::new, |text| names(text).into_iter().collect()),
+                unheard: value("unheard")
+                    .map_or_else(BTreeSet::new, |text| names(text).into_iter().collect()),
                 primary: value("primary").map(member_name),
                 expected_epoch: value("epoch").map(|epoch| Epoch(epoch.parse().unwrap())),
             };

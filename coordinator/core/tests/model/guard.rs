@@ -76,7 +76,8 @@ impl Protocol {
     pub fn extend(&self, world: &mut World) -> Option<()> {
         let now_ns = world.member_now_ns(self);
         let asked = world.asked.clone()?;
-        let last = if self.lacks(Rule::PromiseOfEverybody) { world.members.len() - 1 } else { world.members.len() };
+        let last =
+            if self.lacks(Rule::PromiseOfEverybody) { world.members.len() - 1 } else { world.members.len() };
         if !(0..last).all(|member| member == asked.member || asked.promised[member]) {
             return None;
         }

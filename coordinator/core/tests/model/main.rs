@@ -36,8 +36,12 @@ const ONE_LEADER: Bounds = Bounds { nodes: 1, terms: 1, ..LEADERS };
 /// One leadership, every way to fence, promotions that fail and a second failover.
 const RUNGS: Bounds = Bounds { epochs: 3, without: &[Without::Drivers, Without::Operator], ..ONE_LEADER };
 /// One leadership, fencing by drivers only: each failover needs a driver's word of its own.
-const DRIVEN: Bounds =
-    Bounds { members: 3, ticks: 1, without: &[Without::Acknowledgement, Without::Expiry, Without::Operator], ..RUNGS };
+const DRIVEN: Bounds = Bounds {
+    members: 3,
+    ticks: 1,
+    without: &[Without::Acknowledgement, Without::Expiry, Without::Operator],
+    ..RUNGS
+};
 
 /// One leadership, fencing by expiry, and a primary that asks for promises: on clocks on which a lease can be extended.
 const PROMISES: Bounds = Bounds { ticks: 6, promises: true, ..ONE_LEADER };

@@ -211,7 +211,10 @@ impl Protocol {
             let guard = &world.members[member];
             let closes = self.closes(world, member, fencing.epoch, void);
             let closed = if closes { fencing.epoch } else { guard.promises_closed };
-            CandidateReport { promises_closed: Epoch(closed), ..seed::report(member, guard, Epoch(fencing.epoch)) }
+            CandidateReport {
+                promises_closed: Epoch(closed),
+                ..seed::report(member, guard, Epoch(fencing.epoch))
+            }
         };
         reporting(world, fencing, reporters).into_iter().map(report).collect()
     }

@@ -133,7 +133,8 @@ impl Protocol {
     /// For how long a promiser holds, ns.
     pub fn hold_ns(&self) -> u64 {
         let lacking = self.lacks(Rule::PromiseMargin);
-        let margins = LeaseTerms { rho_ppm: self.clocks.rho_ppm, kill_ms: self.clocks.kill_ms, ..self.terms() };
+        let margins =
+            LeaseTerms { rho_ppm: self.clocks.rho_ppm, kill_ms: self.clocks.kill_ms, ..self.terms() };
         if lacking { self.clocks.ttl_ms * 1_000_000 } else { margins.bound_ns() }
     }
 

@@ -4,8 +4,8 @@
 use std::collections::BTreeMap;
 
 use regent_core::{
-    Body, Cluster, ClusterConfig, Declare, DeclareEvidence, EffectKind, MemberConfig, OperatorRequest, Policy,
-    Position, Proposal, RequestKind, State, Trigger,
+    Body, Cluster, ClusterConfig, Declare, DeclareEvidence, EffectKind, MemberConfig, OperatorRequest,
+    Policy, Position, Proposal, RequestKind, State, Trigger,
 };
 use regent_types::{
     BootId, CandidateReport, ClusterName, CoordinatorId, DataFacts, DataForm, DiskFacts, DiskProbe,

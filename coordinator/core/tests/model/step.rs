@@ -179,7 +179,8 @@ impl Model for Protocol {
                 if world.members[member].primary_of > 0 {
                     actions.push(Action::Ask { member });
                 }
-                if world.asked.as_ref().is_some_and(|asked| asked.member != member && !asked.promised[member]) {
+                if world.asked.as_ref().is_some_and(|asked| asked.member != member && !asked.promised[member])
+                {
                     actions.push(Action::Vow { member });
                 }
             }
