@@ -90,6 +90,8 @@ pub struct App {
     pub busy: AtomicBool,
     /// A fence is under way.
     pub fencing: AtomicBool,
+    /// Another group of coordinators is being written down.
+    pub taking_group: AtomicBool,
     /// What it connects with.
     pub certificates: Certificates,
 }
@@ -103,6 +105,7 @@ impl App {
         crate::postgres::conf::write_passfile(&config).context("replication_password_file")?;
         let state = State::open(&config.state_dir)?;
         let boot = crate::clock::boot_id().context("boot id")?;
+        let promises = Promises::open(&config.state_dir, &boot);
         Ok(Self {
             guard: Guard::new(config.guard_socket.clone()),
             state,
@@ -125,12 +128,13 @@ impl App {
             view: Mutex::new(None),
             removed: Mutex::new(None),
             progress: Mutex::new(None),
-            promises: Promises::open(&config.state_dir),
+            promises,
             parameters: Parameters::open(&config.state_dir),
             disk: Disk::default(),
             counters: Counters::default(),
             busy: AtomicBool::new(false),
             fencing: AtomicBool::new(false),
+            taking_group: AtomicBool::new(false),
             certificates: Certificates::default(),
             config,
         })
@@ -208,6 +212,7 @@ impl App {
             promise: self.promises.facts(
                 report::promise(guard_fresh.map(|(s, _)| s)),
                 guard_fresh.and_then(|(s, _)| s.lease_deadline_ns),
+                guard_fresh.and_then(|(s, _)| s.lease_ttl_max_ms),
             ),
         }
     }

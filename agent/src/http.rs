@@ -51,6 +51,10 @@ fn answer(app: &App, ok: bool, report: &Report) -> impl IntoResponse + use<> {
         "member": app.config.member,
         "region": app.config.region,
         "report": report,
+        "coordinators": {
+            "silent_ms": app.promises.silent_ms(),
+            "why_not_extended": app.promises.why_not(),
+        },
     });
     (status, Json(body))
 }

@@ -29,5 +29,6 @@ pub mod run;
 pub mod runs;
 pub mod session;
 pub mod state;
+pub mod status;
 pub mod transport;
 pub mod validate;

@@ -23,8 +23,9 @@ const EXAMPLES: &str = "Examples:
   regent-agent run --config /etc/regent/agent.toml --check   check the configuration and exit
   regent-agent run --config /etc/regent/agent.toml           run until SIGTERM; PostgreSQL runs on
   regent-agent observe --config /etc/regent/observe.toml     only look, beside another tool; docs/automation.md
+  regent-agent status --config /etc/regent/agent.toml        ask the running agent, also when no coordinator answers
 
-Exit codes: 0 ok, 1 operating error, 2 usage or configuration";
+Exit codes: 0 ok, 1 operating error (status: the agent does not answer), 2 usage or configuration";
 
 #[derive(Subcommand)]
 enum Command {
@@ -46,6 +47,21 @@ enum Command {
         #[arg(long)]
         check: bool,
     },
+    /// Ask the agent that runs here: role, lease, coordinators, promises.
+    Status {
+        /// The configuration file.
+        #[arg(long, env = "REGENT_AGENT_CONFIG", value_name = "FILE")]
+        config: PathBuf,
+        /// `human` or `json` (as `GET /health`).
+        #[arg(long, short, default_value = "human")]
+        output: Output,
+    },
+}
+
+#[derive(Clone, Copy, clap::ValueEnum)]
+enum Output {
+    Human,
+    Json,
 }
 
 fn main() -> ExitCode {
@@ -72,6 +88,27 @@ fn main() -> ExitCode {
             }
             let (format, level) = (config.log_format, config.log_level.clone());
             work(&path, format, &level, observe::run(config))
+        }
+        Command::Status { config: path, output } => {
+            let Some(config) = loaded(Config::load(&path)) else { return ExitCode::from(2) };
+            status(&config, output)
+        }
+    }
+}
+
+fn status(config: &Config, output: Output) -> ExitCode {
+    let asked = regent_agent::status::ask(config.http_listen);
+    match asked.and_then(|health| match output {
+        Output::Json => Ok(health.to_string()),
+        Output::Human => regent_agent::status::words(&health),
+    }) {
+        Ok(text) => {
+            println!("{text}");
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            eprintln!("regent-agent: {error:#}");
+            ExitCode::from(1)
         }
     }
 }

@@ -4,13 +4,16 @@
 //! over in a task of its own), not for the transport (a full queue ends the session).
 
 use std::{
-    sync::{Arc, atomic::Ordering::Relaxed},
+    sync::{
+        Arc,
+        atomic::Ordering::{Relaxed, SeqCst},
+    },
     time::Duration,
 };
 
-use regent_agent_core::{AckAction, Ending, Identity, Session, SessionTimes};
+use regent_agent_core::{AckAction, Ending, Identity, Obey, Session, SessionTimes, obey};
 use regent_proto::{FromAgent, FromCoordinator, Hello, PROTOCOL_VERSION, v1};
-use regent_types::{Acknowledgement, Epoch, Heartbeat, InstanceId, LeaseDecision, LeaseRefusal};
+use regent_types::{Acknowledgement, Epoch, GroupId, Heartbeat, InstanceId, LeaseDecision, LeaseRefusal};
 use tokio::{
     sync::mpsc,
     time::{MissedTickBehavior, interval, sleep, timeout},
@@ -129,6 +132,9 @@ async fn one(
     tick.tick().await;
     let nearer = nearer(app, session.coordinator());
     tokio::pin!(nearer);
+    // Whose coordinator this is shows with its first acknowledgement; its directives wait for that.
+    let mut heeded = app.state.get().group.is_none();
+    let mut early = Vec::new();
     loop {
         let left = Duration::from_nanos(session.leave_at_ns().saturating_sub(boottime_ns()));
         tokio::select! {
@@ -152,9 +158,25 @@ async fn one(
                     .map_err(|status| format!("{} ({:?})", status.message(), status.code()))?
                     .ok_or("the coordinator closed the session")?;
                 match FromCoordinator::try_from(message) {
-                    Ok(FromCoordinator::Acknowledgement(ack)) => acknowledged(app, session, &ack, me),
-                    Ok(FromCoordinator::Directive { key, directive, grant }) => {
+                    Ok(FromCoordinator::Acknowledgement(ack)) => {
+                        let own = app.state.get().group;
+                        match obey(own, ack.group, ack.view.as_ref(), app.is_busy()) {
+                            Obey::Heed => {
+                                heeded = true;
+                                for (key, directive, grant) in early.drain(..) {
+                                    executor.submit(key, directive, grant);
+                                }
+                                acknowledged(app, session, &ack, me);
+                            }
+                            Obey::Take(group) => take_group(app, group),
+                            Obey::Foreign(why) => return Err(why.into()),
+                        }
+                    }
+                    Ok(FromCoordinator::Directive { key, directive, grant }) if heeded => {
                         executor.submit(key, *directive, grant);
+                    }
+                    Ok(FromCoordinator::Directive { key, directive, grant }) => {
+                        early.push((key, *directive, grant));
                     }
                     Ok(FromCoordinator::Unreadable { key, reason }) => executor.refuse(key, &reason),
                     Ok(FromCoordinator::Newer) => tracing::debug!("a message of a newer coordinator passed over"),
@@ -179,6 +201,21 @@ async fn one(
             }
         }
     }
+}
+
+/// Obeys another group from now on: on disk first, and nothing of it is heeded before.
+fn take_group(app: &Arc<App>, group: GroupId) {
+    if app.taking_group.swap(true, SeqCst) {
+        return;
+    }
+    let app = app.clone();
+    tokio::task::spawn_blocking(move || {
+        match app.state.change(|state| state.group = Some(group)) {
+            Ok(_) => tracing::info!(%group, "this member obeys this group of coordinators"),
+            Err(error) => tracing::warn!(%group, %error, "the group of coordinators is not written down"),
+        }
+        app.taking_group.store(false, SeqCst);
+    });
 }
 
 /// The policy's interval; before a leader has told it, the configuration's.
@@ -227,6 +264,7 @@ fn beat(
         nonce: session.send(stamp_ns, instance),
         report,
         members_version: app.view().map_or(0, |view| view.members_version),
+        group: app.state.get().group,
     };
     app.counters.heartbeats_sent.fetch_add(1, Relaxed);
     push(out, FromAgent::Heartbeat(Box::new(heartbeat)))

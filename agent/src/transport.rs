@@ -8,10 +8,10 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use regent_pki::{Live, Look, TlsMaterial};
+use regent_pki::{Live, Look, ServerConfig, TlsMaterial};
 use regent_types::MemberName;
 use tokio::time::Instant;
-use tonic::transport::{Channel, ClientTlsConfig, Endpoint, ServerTlsConfig};
+use tonic::transport::{Channel, ClientTlsConfig, Endpoint};
 
 use crate::{app::App, config::Config};
 
@@ -68,7 +68,7 @@ const WARN_INTERVAL: Duration = Duration::from_secs(12 * 3600);
 pub struct Certificates(Mutex<Option<Arc<Live>>>);
 
 impl Certificates {
-    /// What to connect with now.
+    /// What to connect and to serve with now.
     fn material(&self, files: &crate::config::Tls) -> Result<Arc<TlsMaterial>, TransportError> {
         let mut opened = self.0.lock().expect("no panic while held");
         let live = match &*opened {
@@ -136,10 +136,10 @@ pub async fn connect_peer(app: &App, member: &MemberName, address: &str) -> Resu
     connect_with(limits(&app.config), &format!("{scheme}://{address}"), tls).await
 }
 
-/// For the listener that other members' agents connect to.
-pub fn peer_server(app: &App) -> Result<Option<ServerTlsConfig>, TransportError> {
-    let Some(files) = &app.config.tls else { return Ok(None) };
-    app.certificates.material(files)?.peer_server().map(Some).map_err(|e| TransportError::Tls(chain(&e)))
+/// For one handshake of the listener that other members' agents connect to.
+pub fn peer_acceptor(app: &App) -> Result<Arc<ServerConfig>, TransportError> {
+    let Some(files) = &app.config.tls else { return Err(TransportError::Tls("no [tls]".into())) };
+    app.certificates.material(files)?.peer_acceptor().map_err(|e| TransportError::Tls(chain(&e)))
 }
 
 /// Connects to `url`.

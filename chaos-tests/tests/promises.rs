@@ -8,7 +8,7 @@ use anyhow::{Context, Result, ensure};
 use regent_chaos::real::checker::LossAllowed;
 use regent_chaos::real::clock::{monotonic_ns, wait_until};
 use regent_chaos::real::deployment::{
-    Deployment, DeploymentOptions, EAST, NORTH, REJOIN_AT_MOST, WITNESS, Workload,
+    Deployment, DeploymentOptions, EAST, NORTH, REJOIN_AT_MOST, SpoiltState, WITNESS, Workload,
 };
 use regent_chaos::real::link::CutDirection;
 use serde_json::Value;
@@ -32,7 +32,6 @@ async fn runs_on_by_promise(deployment: &Deployment, workload: &Workload) -> Res
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "not seen to pass yet: docs/limits.md"]
 async fn a_lost_quorum_harms_no_primary_whose_standby_consents() -> Result<()> {
     let deployment = Deployment::start(DeploymentOptions::new("promise-kept")).await?;
     let epoch = deployment.status().await?.epoch();
@@ -113,7 +112,6 @@ async fn a_lost_quorum_fences_a_primary_whose_standby_is_silent() -> Result<()> 
 /// The primary is cut from every coordinator, and not from its standby: it runs on by promises until the quorum has decided to
 /// fence it, and the standby is promoted when its last promise has ended, not before, and by itself.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "not seen to pass yet: docs/limits.md"]
 async fn a_quorum_waits_for_the_last_promise_and_goes_on_by_itself() -> Result<()> {
     let deployment = Deployment::start(DeploymentOptions::new("promise-waits")).await?;
     let workload = Workload::start(&deployment).await?;
@@ -154,5 +152,52 @@ async fn a_quorum_waits_for_the_last_promise_and_goes_on_by_itself() -> Result<(
     deployment.wait_ready(REJOIN_AT_MOST).await?;
     // The reigns do not overlap: the checker looks.
     workload.finish(&deployment, LossAllowed::Salvaged).await?;
+    deployment.finish().await
+}
+
+/// The promiser's guard comes back without its file, with a damaged one, and with one of another boot: it may have promised, so
+/// it holds for as long as it could have; the primary's next requests are answered, and nothing moves.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_promiser_that_has_forgotten_holds_as_long_as_it_could_have_promised() -> Result<()> {
+    let deployment = Deployment::start(DeploymentOptions::new("promise-forgotten")).await?;
+    let epoch = deployment.status().await?.epoch();
+    let workload = Workload::start(&deployment).await?;
+    for region in [WITNESS, EAST] {
+        deployment.kill(&format!("coordinator-{region}"));
+    }
+    runs_on_by_promise(&deployment, &workload).await?;
+    let name = format!("guard-{EAST}");
+    for (how, found) in [
+        (SpoiltState::Damaged, "damaged"),
+        (SpoiltState::Missing, "missing"),
+        (SpoiltState::OtherBoot, "other-boot"),
+    ] {
+        deployment.kill(&name);
+        deployment.spoil_guard_state(EAST, how)?;
+        let before_ns = monotonic_ns();
+        deployment.restart(&name)?;
+        let mut after = Value::Null;
+        wait_until("the guard that has forgotten is back", SOON, async || {
+            after = deployment.guard(EAST).await.unwrap_or_default();
+            after["state_file"] == found
+        })
+        .await?;
+        let until_ns: u64 = after["promised_until_ns"].as_str().unwrap_or("0").parse()?;
+        ensure!(until_ns > before_ns, "{how:?}: it takes itself for free: {after:#}");
+        runs_on_by_promise(&deployment, &workload).await?;
+        // The agents forget nothing either, whichever of them restarts.
+        deployment.restart(&format!("agent-{EAST}"))?;
+        deployment.restart(&format!("agent-{NORTH}"))?;
+        let kept = deployment.files().agent_state(NORTH).join("promised.until");
+        ensure!(kept.is_file(), "until when promises last is not on disk: {}", kept.display());
+        runs_on_by_promise(&deployment, &workload).await?;
+    }
+    for region in [WITNESS, EAST] {
+        deployment.restart(&format!("coordinator-{region}"))?;
+    }
+    let back = deployment.wait_ready(REJOIN_AT_MOST).await?;
+    ensure!(back.epoch() == epoch && back.primary() == Some(NORTH), "an outage after all: {back}");
+    ensure!(!workload.sessions_lost(NORTH), "a session of the healthy primary was lost");
+    workload.finish(&deployment, LossAllowed::Nothing).await?;
     deployment.finish().await
 }

@@ -60,6 +60,7 @@ impl OldCoordinator {
             nonce: heartbeat.nonce,
             lease: LeaseDecision::Granted(grant.clone()),
             view: None,
+            group: heartbeat.group,
         };
         outbound.send(Ok(FromCoordinator::Acknowledgement(Box::new(granted)).into())).await?;
         let key =

@@ -6,12 +6,12 @@
 
 use std::{cmp::Reverse, collections::BTreeMap, sync::Arc, time::Duration};
 
-use regent_core::{Body, Declare, Hearing, PositionAges};
+use regent_core::{Body, Declare, GroupNews, Hearing, PositionAges};
 use regent_proto::v1::{
     AgesRequest, MemberAge, PrimaryPosition, WalMark, peer_service_client::PeerServiceClient,
 };
 use regent_raft::LeadershipChange;
-use regent_types::{ClusterName, CoordinatorId, Epoch, Lsn, LsnError, MemberName, Region};
+use regent_types::{ClusterName, CoordinatorId, Epoch, GroupId, Lsn, LsnError, MemberName, Region};
 use tokio::task::JoinSet;
 
 use crate::{
@@ -87,6 +87,7 @@ pub async fn tick(node: Arc<Node>) {
                 wanted = node.config.clusters.iter().filter_map(|cluster| missing(cluster, state)).collect();
                 configured = true;
             }
+            wanted.extend(unnamed(state));
             wanted.extend(leases.settled(now_ns, state));
             wanted.extend(cooldowns.over(now_ns, state));
             wanted.extend(detector.tick(now_ns, state, voters));
@@ -140,6 +141,13 @@ fn waits_anyway(node: &Node, cluster: &ClusterName) -> bool {
     cluster.is_none_or(|cluster| {
         cluster.cooldown.is_some() || cluster.automation != regent_types::Automation::Automatic
     })
+}
+
+/// A group gets an id once, as soon as everyone understands it: by it a member tells this group from one that is formed anew.
+fn unnamed(state: &regent_core::State) -> Option<Body> {
+    let body = Body::GroupNews(GroupNews::Named { id: GroupId(rand::random()) });
+    let founded = !state.group.coordinators.is_empty();
+    (founded && state.group.id.is_none() && state.level() >= body.level()).then_some(body)
 }
 
 /// A configured cluster that the group does not know. One that differs from the state is left alone, and said so.

@@ -1,28 +1,20 @@
 //! TLS of this node's port and of its connections, with certificates that are renewed while it runs: each handshake uses
-//! what is in use at that moment. Who may connect is decided by rustls and by `service::auth`, never here.
-//!
-//! Invariant: nothing that has not finished its handshake with a certificate of the CA reaches the gRPC server.
+//! what is in use at that moment (`regent_pki::incoming`, which the agents serve by too). Who may connect is decided by
+//! rustls and by `service::auth`, never here.
 
 use std::{io, sync::Arc, time::Duration};
 
 use hyper_util::rt::TokioIo;
-use regent_pki::{COORDINATOR_DNS_NAME, Live, Look, TlsMaterial, WARN_BEFORE_EXPIRY_DAYS};
+use regent_pki::{COORDINATOR_DNS_NAME, Live, Look, Patience, TlsMaterial, WARN_BEFORE_EXPIRY_DAYS};
 use rustls::pki_types::ServerName;
-use tokio::{
-    net::{TcpListener, TcpStream},
-    sync::mpsc,
-};
-use tokio_rustls::{TlsAcceptor, TlsConnector, server::TlsStream};
+use tokio::net::{TcpListener, TcpStream};
+use tokio_rustls::{TlsConnector, server::TlsStream};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::{Channel, Endpoint, Uri};
 use tower::service_fn;
 
-use crate::node::Node;
+use crate::{clock::Clock, node::Node};
 
-/// Longest handshake: one that has gone dark must not hold a socket for ever.
-const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
-/// Finished handshakes that wait for the server.
-const BACKLOG: usize = 64;
 /// Between two looks at the files.
 const LOOK_INTERVAL: Duration = Duration::from_secs(2);
 /// Between two warnings of the same certificate's end.
@@ -30,43 +22,17 @@ const WARN_INTERVAL_NS: u64 = 12 * 3600 * 1_000_000_000;
 
 /// Connections whose handshake is done. Ends with its receiver.
 pub fn incoming(
-    node: Arc<Node>,
+    node: &Node,
     listener: TcpListener,
     live: Arc<Live>,
 ) -> ReceiverStream<io::Result<TlsStream<TcpStream>>> {
-    let (tx, rx) = mpsc::channel(BACKLOG);
-    tokio::spawn(async move {
-        loop {
-            let socket = tokio::select! {
-                accepted = listener.accept() => accepted,
-                () = tx.closed() => return,
-            };
-            let socket = match socket {
-                Ok((socket, _)) => socket,
-                // No file descriptor left, say: the next one may work.
-                Err(error) => {
-                    tracing::warn!(%error, "a connection was not accepted");
-                    node.clock.sleep(Duration::from_millis(100)).await;
-                    continue;
-                }
-            };
-            let (tx, node, live) = (tx.clone(), node.clone(), live.clone());
-            tokio::spawn(async move {
-                match node.clock.within(HANDSHAKE_TIMEOUT, handshake(socket, &live)).await {
-                    Some(Ok(stream)) => drop(tx.send(Ok(stream)).await),
-                    Some(Err(error)) => tracing::debug!(%error, "a TLS handshake failed"),
-                    None => tracing::debug!("a TLS handshake took too long"),
-                }
-            });
-        }
-    });
-    ReceiverStream::new(rx)
+    regent_pki::incoming(listener, move || live.current().acceptor(), node.clock.clone())
 }
 
-async fn handshake(socket: TcpStream, live: &Live) -> io::Result<TlsStream<TcpStream>> {
-    socket.set_nodelay(true)?;
-    let config = live.current().acceptor().map_err(io::Error::other)?;
-    TlsAcceptor::from(config).accept(socket).await
+impl Patience for Clock {
+    async fn wait(&self, duration: Duration) {
+        self.sleep(duration).await;
+    }
 }
 
 /// A channel to a coordinator that connects when it is used, with what is in use then.

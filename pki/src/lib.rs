@@ -14,6 +14,7 @@ mod files;
 mod identity;
 mod inspect;
 mod live;
+mod serve;
 mod tls;
 
 pub use authority::{Authority, CA_DAYS_DEFAULT, CA_DAYS_MAX, Issued, LEAF_DAYS_DEFAULT, LEAF_DAYS_MAX};
@@ -22,6 +23,8 @@ pub use files::{Overwrite, read_certificate, write_issued};
 pub use identity::{Identity, IdentityError, PrincipalName};
 pub use inspect::{CertificateInfo, IdentityOfError, identity_of};
 pub use live::{Live, Look};
+pub use rustls::ServerConfig;
+pub use serve::{Patience, incoming};
 pub use tls::{TlsFiles, TlsMaterial, WARN_BEFORE_EXPIRY_DAYS};
 
 /// The name that every coordinator's certificate carries and every client requires.

@@ -209,6 +209,10 @@ impl TlsMaterial {
     /// For an acceptor of one's own: the same demands as [`TlsMaterial::server`].
     pub fn acceptor(&self) -> Result<Arc<ServerConfig>, PkiError> {
         self.server()?;
+        self.accepting()
+    }
+
+    fn accepting(&self) -> Result<Arc<ServerConfig>, PkiError> {
         let unusable = |problem: String| PkiError::Unusable { path: self.files.cert.clone(), problem };
         let provider = Arc::new(ring::default_provider());
         let verifier =
@@ -256,7 +260,7 @@ impl TlsMaterial {
     }
 
     /// For an agent that serves the agents of the other members: clients must show a certificate of the same CA.
-    pub fn peer_server(&self) -> Result<ServerTlsConfig, PkiError> {
+    pub fn peer_acceptor(&self) -> Result<Arc<ServerConfig>, PkiError> {
         let named = match &self.identity {
             Identity::Agent { cluster, member } => {
                 let wanted = agent_dns_name(cluster, member);
@@ -271,9 +275,7 @@ impl TlsMaterial {
                     .to_owned();
             return Err(PkiError::Unusable { path: self.files.cert.clone(), problem });
         }
-        Ok(ServerTlsConfig::new()
-            .identity(TlsIdentity::from_pem(&self.cert_pem, &self.key_pem))
-            .client_ca_root(Certificate::from_pem(&self.ca_pem)))
+        self.accepting()
     }
 
     /// For a client of another member's agent: it must be that member's, whatever its address.

@@ -2,10 +2,14 @@
 
 use std::{
     fs,
+    sync::Arc,
     time::{Duration, SystemTime},
 };
 
-use regent_pki::{Authority, Identity, Live, Look, Overwrite, TlsFiles, write_issued};
+use regent_pki::{
+    Authority, Identity, Live, Look, Overwrite, Patience, TlsFiles, agent_dns_name, incoming, install_crypto,
+    write_issued,
+};
 use tempfile::TempDir;
 
 const DAY: Duration = Duration::from_secs(86_400);
@@ -85,4 +89,42 @@ fn a_bundle_of_two_cas_takes_both_and_leaves_an_expired_one_out() {
     // Alone it must be valid.
     let error = TlsFiles { ca: old_files.ca, ..new_files }.load_at(later).err().unwrap();
     assert!(error.to_string().contains("expired on"), "{error}");
+}
+
+#[derive(Clone)]
+struct Tokio;
+
+impl Patience for Tokio {
+    async fn wait(&self, duration: Duration) {
+        tokio::time::sleep(duration).await;
+    }
+}
+
+/// An agent's listener for the other agents.
+#[tokio::test]
+async fn each_handshake_of_a_listener_uses_what_is_in_use_then() {
+    install_crypto();
+    let (folder, mine) = (TempDir::new().unwrap(), TempDir::new().unwrap());
+    let ca = Authority::init(folder.path(), "Test CA", 3650, Overwrite::Refuse).unwrap();
+    let live = Arc::new(Live::open(issue(&ca, &folder, "regent://agent/c/m", 100)).unwrap());
+    fs::copy(folder.path().join("ca.crt"), mine.path().join("ca.crt")).unwrap();
+    let client = issue(&ca, &mine, "regent://agent/c/n", 100).load().unwrap();
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let serving = live.clone();
+    let mut served = incoming(listener, move || serving.current().peer_acceptor(), Tokio);
+    tokio::spawn(async move { while tokio_stream::StreamExt::next(&mut served).await.is_some() {} });
+    let name = agent_dns_name(&"c".parse().unwrap(), &"m".parse().unwrap());
+    let shown = async || {
+        let socket = tokio::net::TcpStream::connect(address).await.unwrap();
+        let connector = tokio_rustls::TlsConnector::from(client.connector().unwrap());
+        let stream = connector.connect(name.clone().try_into().unwrap(), socket).await?;
+        Ok::<_, std::io::Error>(stream.get_ref().1.peer_certificates().unwrap()[0].to_vec())
+    };
+    let first = shown().await.unwrap();
+    assert_eq!(first, shown().await.unwrap());
+    issue(&ca, &folder, "regent://agent/c/m", 200);
+    assert!(matches!(live.look(), Look::Renewed(_)));
+    let renewed = shown().await.unwrap();
+    assert_ne!(first, renewed, "the renewed certificate serves without a restart");
 }

@@ -170,6 +170,9 @@ pub struct AgentView {
     /// stopped until a coordinator calls it a member again.
     #[serde(default)]
     pub removed: Option<u64>,
+    /// The group of coordinators that this member obeys.
+    #[serde(default)]
+    pub group: Option<regent_types::GroupId>,
 }
 
 /// End of the valid WAL of a stopped server.

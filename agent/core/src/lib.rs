@@ -13,6 +13,7 @@
 mod epoch;
 mod facts;
 mod lineage;
+mod obey;
 mod outcomes;
 pub mod outlook;
 pub mod parameters;
@@ -28,6 +29,7 @@ pub use facts::{
     UpstreamWal, WalEnd, Work, Worked,
 };
 pub use lineage::{Divergence, divergence};
+pub use obey::{Obey, obey};
 pub use outcomes::{Admission, OutcomeCache};
 pub use plan::{Limits, Next, Step, Wait, plan};
 pub use session::{AckAction, Ending, Identity, Session, SessionTimes};

@@ -7,7 +7,7 @@
 //!
 //! Every doubt is a refusal, and then the lease runs out as usual: the mistake is an outage, never a second writer.
 
-use regent_types::{ClusterName, ClusterView, Epoch, LeaseTerms, MemberName, PromiseView};
+use regent_types::{ClusterName, ClusterView, Epoch, LeaseTerms, MemberName, PromiseFacts, PromiseView};
 use serde::{Deserialize, Serialize};
 
 /// The list of who may be promoted, with the epoch of the view that it came in.
@@ -115,6 +115,28 @@ pub fn promised_deadline_ns(sent_ns: u64, terms: LeaseTerms) -> u64 {
     sent_ns.saturating_add(terms.ttl_ms.saturating_mul(1_000_000))
 }
 
+/// What is to be said of promises to people, one line each; `at` puts a wall time to what is left, ms.
+pub fn words(facts: &PromiseFacts, at: impl Fn(u64) -> String) -> Vec<String> {
+    let left = |ms: u64| format!("until {} ({}.{} s left)", at(ms), ms / 1000, ms % 1000 / 100);
+    let extended = facts.extended.iter().map(|one| {
+        let by: Vec<&str> = one.by.iter().map(MemberName::as_str).collect();
+        format!(
+            "writes continue by promise of {} {}, epoch {}",
+            by.join(", "),
+            left(one.remaining_ms),
+            one.epoch
+        )
+    });
+    let given = facts.given.iter().map(|given| match given.epoch {
+        Some(epoch) => format!("has promised to take no epoch above {epoch} {}", left(given.remaining_ms)),
+        None => format!(
+            "may have promised, to an epoch that is not known any more, not to be promoted {}",
+            left(given.remaining_ms)
+        ),
+    });
+    extended.chain(given).collect()
+}
+
 /// A request for a promise, as it arrived.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Request {
@@ -180,6 +202,12 @@ pub fn promise(request: &Request, promiser: &Promiser<'_>) -> Result<u64, Refusa
         return no(format!(
             "the coordinators do not know {} of cluster {}",
             promiser.member, promiser.cluster
+        ));
+    }
+    if let Some(view) = promiser.view.filter(|view| !view.members.contains(&request.member)) {
+        return no(format!(
+            "{} is no member of cluster {}, by list {}",
+            request.member, promiser.cluster, view.members_version
         ));
     }
     if request.terms.ttl_ms == 0 {
@@ -272,6 +300,27 @@ mod tests {
     }
 
     #[test]
+    fn people_are_told_by_whom_and_until_when() {
+        use regent_types::{GivenPromise, PromisedLease};
+        let at = |ms: u64| format!("t+{ms}");
+        let extended =
+            PromisedLease { epoch: Epoch(4), by: vec![name("b"), name("c")], remaining_ms: 41_250 };
+        let facts = PromiseFacts { extended: Some(extended), ..Default::default() };
+        let said = "writes continue by promise of b, c until t+41250 (41.2 s left), epoch 4";
+        assert_eq!(words(&facts, at), [said]);
+        let given = |epoch| PromiseFacts {
+            given: Some(GivenPromise { epoch, remaining_ms: 900 }),
+            ..Default::default()
+        };
+        assert_eq!(
+            words(&given(Some(Epoch(4))), at),
+            ["has promised to take no epoch above 4 until t+900 (0.9 s left)"]
+        );
+        assert!(words(&given(None), at)[0].starts_with("may have promised"), "{:?}", words(&given(None), at));
+        assert!(words(&PromiseFacts::default(), at).is_empty());
+    }
+
+    #[test]
     fn an_overtaken_list_does_not_come_back() {
         let (old, new) = (list(4, 1, &[("b", None)]), list(4, 2, &[("b", None), ("c", None)]));
         assert!(old.gives_way_to(&new) && !new.gives_way_to(&old) && !new.gives_way_to(&new));
@@ -300,11 +349,12 @@ mod tests {
                 port: 1,
                 established: true,
             }),
-            members: vec![],
+            members: vec![name("a"), name("b"), name("c")],
             members_version: 0,
             heartbeat_interval_ms: None,
             promises: None,
             parameters: None,
+            supersedes: vec![],
         };
         let c = name("c");
         let good = Promiser {
@@ -320,6 +370,7 @@ mod tests {
         // 8 s * 1.005 / 0.995 + 1 s
         assert_eq!(promise(&request, &good), Ok(9_081));
         let fenced = ClusterView { fenced_through: Epoch(4), ..view.clone() };
+        let without = ClusterView { members: vec![name("b")], members_version: 3, ..view.clone() };
         let newer = ClusterView { epoch: Epoch(5), primary: None, ..view.clone() };
         let wider =
             PromiseView { version: 1, promotable: vec![], terms: LeaseTerms { kill_ms: 5_000, ..TERMS } };
@@ -331,6 +382,11 @@ mod tests {
             (Promiser { seen: Epoch(6), ..good.clone() }, true, "epoch 6 has been heard of, epoch 4 asks"),
             (Promiser { view: Some(&newer), ..good.clone() }, true, "epoch 5"),
             (Promiser { unknown: true, ..good.clone() }, false, "do not know b of cluster gravl"),
+            (
+                Promiser { view: Some(&without), ..good.clone() },
+                false,
+                "a is no member of cluster gravl, by list 3",
+            ),
             (Promiser { caller: Some(&c), ..good.clone() }, false, "c asks in the name of a"),
             (Promiser { member: &c, ..good.clone() }, false, "this is c of cluster gravl, asked was b"),
         ] {

@@ -210,9 +210,10 @@ fn judge_refusal(refusal: &LeaseRefusal, view: Option<&ClusterView>, me: Identit
         LeaseRefusal::NotAppointed { epoch, holder: Some(_) } => below(*epoch),
         LeaseRefusal::OtherInstance { epoch, .. } if held == *epoch => *epoch,
         LeaseRefusal::OtherInstance { epoch, .. } => below(*epoch),
-        LeaseRefusal::NotAppointed { .. } | LeaseRefusal::Unknown { .. } | LeaseRefusal::Removed { .. } => {
-            Epoch::NONE
-        }
+        LeaseRefusal::NotAppointed { .. }
+        | LeaseRefusal::Unknown { .. }
+        | LeaseRefusal::Removed { .. }
+        | LeaseRefusal::Importing { .. } => Epoch::NONE,
     };
     let through = named.max(view.map_or(Epoch::NONE, |v| v.fenced_through));
     if through > me.fenced_through {

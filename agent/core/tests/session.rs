@@ -24,11 +24,11 @@ fn grant(stamp_ns: u64) -> Grant {
 }
 
 fn granted(nonce: u64, grant: Grant) -> Acknowledgement {
-    Acknowledgement { nonce, lease: LeaseDecision::Granted(grant), view: None }
+    Acknowledgement { nonce, lease: LeaseDecision::Granted(grant), view: None, group: None }
 }
 
 fn refused(nonce: u64, refusal: LeaseRefusal) -> Acknowledgement {
-    Acknowledgement { nonce, lease: LeaseDecision::Refused(refusal), view: None }
+    Acknowledgement { nonce, lease: LeaseDecision::Refused(refusal), view: None, group: None }
 }
 
 #[test]
@@ -111,6 +111,7 @@ fn the_view_closes_epochs_too() {
         heartbeat_interval_ms: None,
         promises: None,
         parameters: None,
+        supersedes: vec![],
     });
     let (action, _) = s.acknowledged(&ack, me(None, 0), 2 * SECOND);
     assert!(matches!(action, AckAction::Fence { through: Epoch(3), .. }), "{action:?}");

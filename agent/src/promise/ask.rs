@@ -28,27 +28,31 @@ pub async fn run(app: Arc<App>) {
         sleep(LOOK).await;
         let (epoch, members, terms) = match decide(&app) {
             Asking::No => {
-                said.clear();
+                say(&app, &mut said, String::new());
                 continue;
             }
             Asking::Cannot(why) => {
-                say(&mut said, format!("no promise is asked for: {why}"));
+                say(&app, &mut said, format!("no promise is asked for: {why}"));
                 continue;
             }
             Asking::Ask { epoch, members, terms } => (epoch, members, terms),
         };
         match round(&app, epoch, members, terms).await {
-            Ok(()) => said.clear(),
-            Err(why) => say(&mut said, format!("the lease was not extended by promises: {why}")),
+            Ok(()) => say(&app, &mut said, String::new()),
+            Err(why) => say(&app, &mut said, format!("the lease was not extended by promises: {why}")),
         }
         // A refusal is asked again, but not in a spin.
         sleep(Duration::from_millis(terms.ttl_ms / 16).min(Duration::from_secs(2))).await;
     }
 }
 
-fn say(said: &mut String, text: String) {
+/// Says a complaint once, and keeps it for whoever asks this agent; an empty one is the end of it.
+fn say(app: &App, said: &mut String, text: String) {
     if *said != text {
-        tracing::warn!("{text}");
+        if !text.is_empty() {
+            tracing::warn!("{text}");
+        }
+        app.promises.why_not.lock().expect("no panic while held").clone_from(&text);
         *said = text;
     }
 }
@@ -86,6 +90,13 @@ async fn round(
     let limit = ROUND_AT_MOST.min(Duration::from_millis(terms.ttl_ms / 4));
     // Before the first request leaves: the extension counts from here.
     let sent_ns = boottime_ns();
+    let deadline_ns = promised_deadline_ns(sent_ns, terms);
+    // Known and on disk before it may be in force, beside the asking: a disk costs the round no time.
+    app.promises.promised_until_ns.fetch_max(deadline_ns, SeqCst);
+    let (keeper, until_ns) = (app.clone(), app.promises.promised_until_ns.load(SeqCst));
+    let kept = tokio::task::spawn_blocking(move || {
+        super::until::keep(&keeper.config.state_dir, &keeper.boot, until_ns)
+    });
     let by: Vec<MemberName> = members.iter().map(|(member, _)| member.clone()).collect();
     let mut asked = JoinSet::new();
     for (member, address) in members {
@@ -96,12 +107,17 @@ async fn round(
             answer.unwrap_or_else(|_| silent())
         });
     }
+    let mut answers = Ok(());
     while let Some(answer) = asked.join_next().await {
-        answer.map_err(|error| error.to_string())??;
+        answers = answer.map_err(|error| error.to_string()).flatten();
+        if answers.is_err() {
+            break;
+        }
     }
-    let deadline_ns = promised_deadline_ns(sent_ns, terms);
-    // Before it may be in force.
-    app.promises.promised_until_ns.fetch_max(deadline_ns, SeqCst);
+    let kept = kept.await.map_err(|error| error.to_string())?;
+    // Awaited first: two rounds must not write side by side.
+    answers?;
+    kept.map_err(|error| format!("promised.until is not on disk: {error}"))?;
     let extend = Request::Extend { epoch: epoch.0, instance, deadline_ns };
     app.guard.ask(&extend, GUARD_LIMIT).await.map_err(|error| error.to_string())?;
     let first = {

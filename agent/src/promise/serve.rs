@@ -1,4 +1,5 @@
 //! The promiser's side: a gRPC listener for the agents of the same cluster. A promise leaves after the guard has it on disk.
+//! Each handshake uses the certificate of that moment: a renewed one needs no restart of the agent.
 
 use std::{
     sync::{Arc, atomic::Ordering::SeqCst},
@@ -8,7 +9,7 @@ use std::{
 use anyhow::Context;
 use regent_agent_core::promise::{Promiser, Refusal, Request as Asked, promise};
 use regent_guard::wire::Request;
-use regent_pki::{Identity, identity_of};
+use regent_pki::{Identity, Patience, identity_of};
 use regent_proto::v1::{
     PromiseReply, PromiseRequest,
     agent_peer_service_server::{AgentPeerService, AgentPeerServiceServer},
@@ -36,12 +37,26 @@ impl Listener {
     /// Serves for ever; an error is one of certificates or of the listener.
     pub async fn serve(self, app: Arc<App>) -> anyhow::Result<()> {
         let mut server = tonic::transport::Server::builder().timeout(Duration::from_secs(10));
-        if let Some(tls) = transport::peer_server(&app).context("[tls] for [peer] listen")? {
-            server = server.tls_config(tls).context("[tls] for [peer] listen")?;
+        let router = server.add_service(AgentPeerServiceServer::new(Peers { app: app.clone() }));
+        if app.config.tls.is_none() {
+            let incoming = TcpIncoming::from(self.0).with_nodelay(Some(true));
+            return Ok(router.serve_with_incoming(incoming).await?);
         }
-        let incoming = TcpIncoming::from(self.0).with_nodelay(Some(true));
-        server.add_service(AgentPeerServiceServer::new(Peers { app })).serve_with_incoming(incoming).await?;
-        Ok(())
+        let config = move || transport::peer_acceptor(&app);
+        // Said at once: the first who asks may come when no coordinator answers any more.
+        if let Err(error) = config() {
+            tracing::error!(%error, "promises cannot be given until the certificate is a good one");
+        }
+        Ok(router.serve_with_incoming(regent_pki::incoming(self.0, config, TokioTime)).await?)
+    }
+}
+
+#[derive(Clone)]
+struct TokioTime;
+
+impl Patience for TokioTime {
+    async fn wait(&self, duration: Duration) {
+        tokio::time::sleep(duration).await;
     }
 }
 

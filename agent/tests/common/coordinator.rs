@@ -151,8 +151,9 @@ impl Coordinator {
             heartbeat_interval_ms: None,
             promises: None,
             parameters: None,
+            supersedes: vec![],
         };
-        Acknowledgement { nonce: heartbeat.nonce, lease, view: Some(view) }
+        Acknowledgement { nonce: heartbeat.nonce, lease, view: Some(view), group: None }
     }
 }
 

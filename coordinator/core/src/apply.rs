@@ -132,6 +132,9 @@ impl State {
             Body::Alert { cluster, member, kind, text } => {
                 procedure::alert::alert(self, &mut change, cluster, member, *kind, text.as_ref())
             }
+            Body::ImportAcknowledged { cluster, member, group, said, succeeds } => {
+                procedure::import::acknowledged(self, &mut change, cluster, member, *group, said, succeeds)
+            }
             Body::PromotableAcknowledged { cluster, epoch, instance, version } => {
                 procedure::promise::acknowledged(self, &mut change, cluster, *epoch, *instance, *version)
             }

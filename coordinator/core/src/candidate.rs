@@ -98,9 +98,6 @@ pub enum VerdictReason {
     /// It did not say what it received.
     #[error("it did not say what it received")]
     NoLsn,
-    /// The primary did not ask it for a promise, and the others' may extend the primary's lease.
-    #[error("not in the primary's member list: {0}")]
-    NotInList(crate::Unacknowledged),
     /// It may have promised not to be promoted.
     #[error("{}", outstanding(*closed, *fenced, *left_ms))]
     PromiseOutstanding {
@@ -166,13 +163,8 @@ pub enum VerdictReason {
         reason: String,
     },
     /// It may be promoted since a list that the fenced primary has not acknowledged: nobody asked it for promises.
-    #[error("promotable since list {since}, the fenced primary asked by list {acknowledged}")]
-    NotAsked {
-        /// When it came onto the list.
-        since: u64,
-        /// The primary's.
-        acknowledged: u64,
-    },
+    #[error(transparent)]
+    NotAsked(crate::NotAsked),
 }
 
 fn outstanding(closed: Epoch, fenced: Epoch, left_ms: Option<u64>) -> String {
@@ -384,8 +376,6 @@ fn check_against_promises(choice: &Choice<'_>, report: &CandidateReport) -> Resu
     if choice.cluster.promises_void() {
         return Ok(());
     }
-    let known = choice.cluster.membership.knows(&choice.from.member, &report.member);
-    known.map_err(VerdictReason::NotInList)?;
     check_promises(choice, report)
 }
 
@@ -462,9 +452,7 @@ fn check_promises(choice: &Choice<'_>, report: &CandidateReport) -> Result<(), V
             left_ms: report.promise_left_ms,
         });
     }
-    let since = choice.cluster.promotable.since.get(&report.member).copied().unwrap_or(u64::MAX);
-    let acknowledged = choice.from.promotable_acknowledged;
-    if since > acknowledged { Err(VerdictReason::NotAsked { since, acknowledged }) } else { Ok(()) }
+    choice.cluster.promotable.asks(choice.from, &report.member).map_err(VerdictReason::NotAsked)
 }
 
 fn or_unknown(value: Option<impl std::fmt::Display>) -> String {

@@ -93,6 +93,10 @@ pub enum EventKind {
     PrimarySeen,
     /// Observed: Regent would have failed over.
     WouldFailOver,
+    /// A cluster of another group is taken over.
+    ClusterImported,
+    /// A member of it obeys this group.
+    ImportAcknowledged,
 }
 
 /// One event, kept in the replicated state for `watch`.

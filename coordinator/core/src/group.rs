@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use regent_types::{CoordinatorId, Region, RequestId};
+use regent_types::{CoordinatorId, GroupId, Region, RequestId};
 use serde::{Deserialize, Serialize};
 
 /// All coordinators that ever were.
@@ -22,6 +22,9 @@ pub struct Group {
     /// What was changed, by whom and why, oldest first.
     #[serde(default)]
     pub log: VecDeque<GroupRecord>,
+    /// Random, made once: a group that is formed anew after a loss has another one.
+    #[serde(default)]
+    pub id: Option<GroupId>,
 }
 
 /// One coordinator.

@@ -13,6 +13,7 @@
 //! - *bound first*: the bound is raised in the same critical section as the decision to grant, and never falls.
 //! - *terms in flight*: a change of the lease terms does not shorten what a new leadership assumes before every lease of
 //!   the earlier terms has ended ([`LeaseTable::settled`]).
+//! - *another group's leases*: while they may be valid there is no proof by expiry at all ([`crate::LeaseInFlight`]).
 //! - *new leadership, new bound*: it assumes a lease granted at its election. An old leader's grant counts from a stamp
 //!   older than the quorum round that confirmed it, and that round is older than the election that a later quorum made.
 
@@ -163,7 +164,8 @@ impl LeaseTable {
             }
             Err(refusal) => LeaseDecision::Refused(refusal),
         };
-        Ok(Acknowledgement { nonce: heartbeat.nonce, lease, view: cluster.map(Cluster::view) })
+        let view = cluster.map(Cluster::view);
+        Ok(Acknowledgement { nonce: heartbeat.nonce, lease, view, group: state.group.id })
     }
 
     /// The proof by expiry, once no lease can be valid any more. There is none before the fence of the current epoch is
@@ -180,6 +182,12 @@ impl LeaseTable {
         let (epoch, fenced_through) = (cluster.epoch, cluster.fenced_through);
         if fenced_through != epoch {
             return Err(BoundPending::NotDecided { epoch, fenced_through });
+        }
+        // Leases of another group: whatever this leadership granted or assumes, it did not count these.
+        if let Some(flight) = cluster.lease_in_flight.filter(|flight| flight.foreign) {
+            let since_ns = self.changes_ns.get(&(name.clone(), flight.index)).copied().unwrap_or(now_ns);
+            let over_ns = since_ns.saturating_add(flight.terms.bound_ns());
+            return Err(BoundPending::Remaining { remaining_ns: over_ns.saturating_sub(now_ns) + 1 });
         }
         let assumed_ns = led.elected_ns.saturating_add(cluster.lease_bound_ns());
         let until_ns = self.until_ns.get(name).map_or(assumed_ns, |until_ns| (*until_ns).max(assumed_ns));
@@ -262,6 +270,10 @@ fn decide(cluster: Option<&Cluster>, heartbeat: &Heartbeat) -> Result<Grant, Lea
             },
             None => unknown(),
         });
+    }
+    if let Some(import) = cluster.arriving() {
+        let waiting = import.waiting.iter().cloned().collect();
+        return Err(LeaseRefusal::Importing { cluster: heartbeat.cluster.clone(), waiting });
     }
     let epoch = cluster.epoch;
     let holder = cluster.appointment.as_ref();

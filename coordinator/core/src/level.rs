@@ -13,7 +13,7 @@
 //! What belongs to a new level: a new kind of proposal or request, and every field of an old one that `apply` heeds. What
 //! does not: fields for display, which take their default where they are not known (docs/upgrade.md).
 
-use crate::{Body, RequestKind};
+use crate::{Body, GroupNews, GroupRequestKind, RequestKind};
 
 /// The highest feature level that this build understands.
 pub const FEATURE_LEVEL: u8 = 2;
@@ -39,13 +39,14 @@ impl Body {
             | Body::Withdraw { .. }
             | Body::LeasesSettled { .. }
             | Body::MembersAcknowledged { .. }
-            | Body::Group(_)
-            | Body::GroupNews(_)
+            | Body::GroupNews(GroupNews::Founded { .. } | GroupNews::Joined { .. } | GroupNews::Left { .. })
             | Body::Alert { .. }
             | Body::SwitchoverDue { .. }
             | Body::FailbackReady { .. }
             | Body::PromotableAcknowledged { .. } => FEATURE_LEVEL_FIRST,
             Body::Vetoed { .. } | Body::EventsTold { .. } | Body::Drill { .. } | Body::Observed { .. } => 2,
+            Body::Group(request) => request.kind.level(),
+            Body::GroupNews(GroupNews::Named { .. }) | Body::ImportAcknowledged { .. } => 2,
         }
     }
 }
@@ -72,6 +73,16 @@ impl RequestKind {
             | RequestKind::Drill { .. }
             | RequestKind::SetParameters { .. }
             | RequestKind::SetMember { .. } => 2,
+        }
+    }
+}
+
+impl GroupRequestKind {
+    /// The lowest level that understands this request.
+    pub fn level(&self) -> u8 {
+        match self {
+            GroupRequestKind::ImportCluster { .. } => 2,
+            _ => FEATURE_LEVEL_FIRST,
         }
     }
 }

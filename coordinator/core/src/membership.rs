@@ -1,8 +1,8 @@
-//! Who belongs to a cluster, beyond the list itself: what the primary has acknowledged of it, who was removed, and who is
-//! being taken over from a time without Regent.
+//! Who belongs to a cluster, beyond the list itself: which list each member acts by, who was removed, and who is being taken
+//! over from a time without Regent.
 //!
-//! Invariant (DESIGN section 6): against a primary's lease only a member may be promoted that this primary has in its list. The interleaving without it: a member is added, the coordinators lose the quorum, the primary extends its
-//! lease by the promises of the *old* list, the quorum returns and promotes the new member, which nobody had asked.
+//! Whom a primary asks for promises is another list, with versions of its own ([`crate::PromotableList`]): that one alone
+//! decides whether a member may be promoted against a lease's expiry. What is counted here is for slots, `pg_hba` and people.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -14,11 +14,7 @@ use serde::{Deserialize, Serialize};
 pub struct Membership {
     /// Counts the changes of the list, from 0.
     pub version: u64,
-    /// The list that each later member came with; who is not here was there from the beginning.
-    #[serde(default)]
-    pub since: BTreeMap<MemberName, u64>,
-    /// The newest list that each member has acknowledged. A member never goes back to an older list, so what it said as a
-    /// standby holds when it is primary.
+    /// The newest list that each member has said it acts by.
     #[serde(default)]
     pub acknowledged: BTreeMap<MemberName, u64>,
     /// Members that are no more. Their names stay in the history.
@@ -40,25 +36,6 @@ pub struct RemovedMember {
     pub wall_ms: u64,
 }
 
-impl Membership {
-    /// Whether `primary` has acknowledged a list with `member` in it.
-    pub fn knows(&self, primary: &MemberName, member: &MemberName) -> Result<(), Unacknowledged> {
-        let since = self.since.get(member).copied().unwrap_or(0);
-        let acknowledged = self.acknowledged.get(primary).copied().unwrap_or(0);
-        if since <= acknowledged { Ok(()) } else { Err(Unacknowledged { since, acknowledged }) }
-    }
-}
-
-/// The primary does not know of a member yet.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
-#[error("in the member list since version {since}, the primary has acknowledged version {acknowledged}")]
-pub struct Unacknowledged {
-    /// The list that the member came with.
-    pub since: u64,
-    /// The primary's.
-    pub acknowledged: u64,
-}
-
 /// Leases of earlier terms that may be valid still. A leader that is elected meanwhile never granted them, and would take
 /// the present terms for all that there can be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -68,6 +45,10 @@ pub struct LeaseInFlight {
     /// Log index of the change that ended them: a leader that has led for their whole bound since it applied this entry may
     /// say that they are over.
     pub index: u64,
+    /// Another group granted them: no leader of this one has ever heard of them, so no bound but the whole of this one
+    /// proves that they are over.
+    #[serde(default)]
+    pub foreign: bool,
 }
 
 /// Running servers that are taken over.

@@ -18,7 +18,7 @@ use std::collections::BTreeMap;
 use regent_types::{LeaseTerms, MemberName, PromiseView, PromotableMember};
 use serde::{Deserialize, Serialize};
 
-use crate::{Cluster, ClusterConfig, FenceProof};
+use crate::{Appointment, Cluster, ClusterConfig, FenceProof};
 
 /// The promotable members and since which version each is one.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -29,7 +29,26 @@ pub struct PromotableList {
     pub since: BTreeMap<MemberName, u64>,
 }
 
+/// The primary of an epoch does not ask a member for promises: after its lease's expiry that member may not be promoted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[error("promotable since list {since}, the primary asks by list {acknowledged}")]
+pub struct NotAsked {
+    /// The list that the member came onto; 0 when it is on none.
+    pub since: u64,
+    /// The newest one that the primary has acknowledged.
+    pub acknowledged: u64,
+}
+
 impl PromotableList {
+    /// Whether the primary of `appointment` asks `member` for promises, or never needs to: it was on the list before.
+    pub fn asks(&self, appointment: &Appointment, member: &MemberName) -> Result<(), NotAsked> {
+        let acknowledged = appointment.promotable_acknowledged;
+        match self.since.get(member) {
+            Some(since) if *since <= acknowledged => Ok(()),
+            since => Err(NotAsked { since: since.copied().unwrap_or(0), acknowledged }),
+        }
+    }
+
     /// Brings the list up to the configuration. True when it has changed.
     pub(crate) fn follow(&mut self, config: &ClusterConfig) -> bool {
         let wanted = || config.members.iter().filter(|(_, member)| member.promotable).map(|(name, _)| name);

@@ -4,13 +4,13 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use regent_types::{
     Automation, BootId, CandidateReport, ClusterName, CoordinatorId, EffectKey, Epoch, FencedEvidence,
-    InstanceId, Lsn, MemberName, OperationId, Outcome, RequestId,
+    GroupId, InstanceId, Lsn, MemberName, OperationId, Outcome, RequestId,
 };
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    AlertKind, ClusterConfig, DrillNews, Explanation, FenceProof, GroupNews, GroupRequest, MemberConfig,
-    Policy, Sighting, Step, Trigger, switch::Readiness,
+    AlertKind, ClusterConfig, DrillNews, Explanation, FenceProof, GroupNews, GroupRequest, ImportedMember,
+    MemberConfig, Policy, Sighting, Step, Trigger, switch::Readiness,
 };
 
 /// One entry of the log.
@@ -199,6 +199,19 @@ pub enum Body {
         cluster: ClusterName,
         /// What.
         sighting: Sighting,
+    },
+    /// A member of a cluster that comes from another group obeys this group: it is on its disk.
+    ImportAcknowledged {
+        /// The cluster.
+        cluster: ClusterName,
+        /// The member.
+        member: MemberName,
+        /// The group that it obeys.
+        group: GroupId,
+        /// What it says with that heartbeat.
+        said: Box<ImportedMember>,
+        /// Earlier instances that its guard speaks for.
+        succeeds: Vec<InstanceId>,
     },
 }
 

@@ -364,4 +364,7 @@ pub enum Rejection {
         /// Which standbys, each with the parameters.
         behind: String,
     },
+    /// A cluster cannot be taken over from another group.
+    #[error("import: {0}")]
+    Import(#[from] crate::ImportError),
 }

@@ -1,9 +1,11 @@
 //! What operators ask of the whole group rather than of one cluster.
 
-use regent_types::{ClusterName, CoordinatorId, Epoch, Region, RequestId, SystemId};
+use std::collections::{BTreeMap, BTreeSet};
+
+use regent_types::{ClusterName, CoordinatorId, Epoch, GroupId, MemberName, Region, RequestId, SystemId};
 use serde::{Deserialize, Serialize};
 
-use crate::ClusterConfig;
+use crate::{ClusterConfig, ImportedMember};
 
 /// A mutating call about the group.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -64,6 +66,21 @@ pub enum GroupRequestKind {
         /// The operator accepts that one region holds a majority.
         consent: bool,
     },
+    /// Take a cluster over from another group that is lost for good.
+    ImportCluster {
+        /// Its configuration.
+        config: Box<ClusterConfig>,
+        /// The worst re-election by the leader's time-outs, ms.
+        election_worst_ms: u64,
+        /// What its agents say.
+        members: BTreeMap<MemberName, ImportedMember>,
+        /// Members that are taken over without their word: an exception to promise 1.
+        unheard: BTreeSet<MemberName>,
+        /// Who is to be primary; absent: who holds the lease, else the configured one.
+        primary: Option<MemberName>,
+        /// The highest epoch that the operator saw.
+        expected_epoch: Option<Epoch>,
+    },
 }
 
 /// What the leader's shell found out about the coordinators.
@@ -84,5 +101,10 @@ pub enum GroupNews {
     Left {
         /// Which.
         id: CoordinatorId,
+    },
+    /// The group gets its id.
+    Named {
+        /// Random.
+        id: GroupId,
     },
 }

@@ -12,9 +12,9 @@ use regent_types::{
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Adoption, ClusterConfig, Cooldown, Effect, Event, FEATURE_LEVEL_FIRST, Forgotten, Group, LeaseInFlight,
-    Membership, Observation, Operation, Parameters, Pending, PendingFailback, PromotableList, Rehearsal,
-    Scheduled,
+    Adoption, ClusterConfig, Cooldown, Effect, Event, FEATURE_LEVEL_FIRST, Forgotten, Group, Import,
+    LeaseInFlight, Membership, Observation, Operation, Parameters, Pending, PendingFailback, PromotableList,
+    Rehearsal, Scheduled,
 };
 
 /// Newest events kept for `watch`.
@@ -226,6 +226,9 @@ pub struct Cluster {
     /// What is seen of it while another tool leads it.
     #[serde(default)]
     pub observed: Option<Observation>,
+    /// How it came from another group, if it did.
+    #[serde(default)]
+    pub import: Option<Box<Import>>,
 }
 
 fn resumed_default() -> Automation {
@@ -248,11 +251,13 @@ impl Cluster {
         self.operation.as_ref().map_or(&[], |operation| &operation.effects)
     }
 
-    /// What members may know.
+    /// What members may know. While the cluster comes from another group, and has no primary here, nothing is closed: the other
+    /// group's primary writes on by the promises that its standbys give it.
     pub fn view(&self) -> ClusterView {
+        let arriving = self.arriving().is_some();
         ClusterView {
             epoch: self.epoch,
-            fenced_through: self.fenced_through,
+            fenced_through: if arriving { Epoch::NONE } else { self.fenced_through },
             primary: self.appointment.as_ref().and_then(|appointment| {
                 let member = self.config.members.get(&appointment.member)?;
                 Some(PrimaryView {
@@ -267,9 +272,16 @@ impl Cluster {
             members: self.config.members.keys().cloned().collect(),
             members_version: self.membership.version,
             heartbeat_interval_ms: Some(self.config.policy.heartbeat_interval_ms),
-            promises: Some(self.promise_view()),
+            // The list that the other group's primary has stays in force for its epoch.
+            promises: (!arriving).then(|| self.promise_view()),
+            supersedes: self.import.iter().flat_map(|import| import.supersedes.iter().copied()).collect(),
             parameters: self.parameters.view(),
         }
+    }
+
+    /// The import, as long as the cluster has no primary of this group.
+    pub fn arriving(&self) -> Option<&Import> {
+        self.import.as_deref().filter(|_| self.appointment.is_none())
     }
 
     /// How long any lease of the current epoch may be valid on the leader's clock, ns: by the present terms, or by earlier

@@ -200,6 +200,16 @@ pub(crate) enum Command {
                             managed. Stop PostgreSQL, start guard and agent on each host, and the primary goes on at once."
     )]
     Adopt(crate::command::AdoptArgs),
+    /// Take a cluster over from a group of coordinators that is lost for good.
+    #[command(
+        after_help = "Examples:\n  regentctl import gravl --reason 'all coordinators lost' --dry-run\n  \
+                            regentctl import gravl --reason 'all coordinators lost'\n  \
+                            regentctl import gravl --unheard us-east-1 --reason 'its host is gone too'\n\n\
+                            Every member that could be promoted comes to obey the new group first; then the primary is\n\
+                            appointed above every epoch that any of them knows, while it writes on. --dry-run says what each\n\
+                            agent says. docs/quorum-lost.md has the whole procedure."
+    )]
+    Import(crate::command::ImportArgs),
     /// What was kept of divergent histories: list, show, read rows.
     #[command(subcommand)]
     Salvage(crate::command::salvage::args::SalvageCommand),

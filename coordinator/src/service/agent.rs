@@ -48,11 +48,11 @@ impl AgentService for Agents {
     ) -> Result<Response<Self::SessionStream>, Status> {
         let caller = self.gate.agent(&request)?;
         let (tx, rx) = mpsc::channel(SESSION_QUEUE);
-        let (node, inbound) = (self.node.clone(), request.into_inner());
+        let (node, gate, inbound) = (self.node.clone(), self.gate.clone(), request.into_inner());
         tokio::spawn(async move {
             let stop = node.stop.clone();
             tokio::select! {
-                result = open(&node, &caller, inbound, &tx) => if let Err(status) = result {
+                result = open(&node, &gate, &caller, inbound, &tx) => if let Err(status) = result {
                     tx.send(Err(status)).await.ok();
                 },
                 () = stop.cancelled() => goodbye(&tx, "this coordinator is stopping").await,
@@ -79,6 +79,7 @@ pub(super) fn read(message: AgentMessage) -> Result<FromAgent, Status> {
 
 async fn open(
     node: &Arc<Node>,
+    gate: &Gate,
     caller: &Caller,
     mut inbound: Streaming<AgentMessage>,
     tx: &ToAgent,
@@ -104,7 +105,7 @@ async fn open(
     let who: Who = (hello.cluster.clone(), hello.member.clone());
     if node.led.borrow().is_some() {
         node.heard.touch(&who, node.clock.now_ns());
-        return lead(node, &who, &hello, inbound, tx).await;
+        return lead(node, gate, &who, &hello, inbound, tx).await;
     }
     if caller.relayed {
         goodbye(tx, "this coordinator does not lead").await;
@@ -116,7 +117,7 @@ async fn open(
         elected(node).await;
     }
     if node.led.borrow().is_some() {
-        return lead(node, &who, &hello, inbound, tx).await;
+        return lead(node, gate, &who, &hello, inbound, tx).await;
     }
     match node.leader() {
         Some(leader) if leader != node.config.node_id.0 => {
@@ -139,6 +140,7 @@ async fn elected(node: &Node) {
 /// Serves a session as the leader.
 async fn lead(
     node: &Arc<Node>,
+    gate: &Gate,
     who: &Who,
     hello: &Hello,
     mut inbound: Streaming<AgentMessage>,
@@ -156,7 +158,7 @@ async fn lead(
         tokio::select! {
             message = node.clock.within(IDLE_TIMEOUT, inbound.message()) => match message {
                 Some(Ok(Some(message))) => {
-                    if let Err(status) = read(message).and_then(|message| take(node, who, &session, message)) {
+                    if let Err(status) = read(message).and_then(|message| take(node, gate, who, &session, message)) {
                         break Err(status);
                     }
                 }
@@ -183,7 +185,7 @@ async fn lead(
 }
 
 /// One message of a registered session.
-fn take(node: &Node, who: &Who, session: &Session, message: FromAgent) -> Result<(), Status> {
+fn take(node: &Node, gate: &Gate, who: &Who, session: &Session, message: FromAgent) -> Result<(), Status> {
     match message {
         FromAgent::Hello(_) => Err(Status::invalid_argument("message: a second hello")),
         FromAgent::Newer => {
@@ -191,6 +193,7 @@ fn take(node: &Node, who: &Who, session: &Session, message: FromAgent) -> Result
             Ok(())
         }
         FromAgent::Outcome { key, outcome } => {
+            gate.member(&who.0, &who.1)?;
             if key.cluster != who.0 {
                 let text =
                     format!("outcome.key.cluster: {} is not this session's cluster {}", key.cluster, who.0);

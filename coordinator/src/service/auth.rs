@@ -3,9 +3,15 @@
 //! The certificate's URI SAN is the identity. A coordinator may speak *on behalf of* somebody whose call or session it
 //! relays, named in [`ON_BEHALF_OF`]; from anyone else that header is refused. In plain text (loopback only) everybody
 //! is believed.
+//!
+//! A certificate outlives its owner's removal: whom the replicated state holds as removed is refused, whatever its certificate
+//! says ([`removed`]). A removed coordinator may do nothing more. A removed member's agent may open a session, to be told that
+//! it is removed and stop PostgreSQL; nothing else that it says is taken. A state that lags behind errs towards the old
+//! power, for as long as it lags: an id or a removal is never undone by what it lacks.
 
-use std::str::FromStr;
+use std::{str::FromStr, sync::Arc};
 
+use regent_core::{Standing, State};
 use regent_pki::{Identity, identity_of};
 use regent_raft::PeerNode;
 use regent_types::{ClusterName, MemberName};
@@ -25,16 +31,43 @@ pub struct Caller {
     pub relayed: bool,
 }
 
+/// Why an identity counts for nothing any more, if it does not.
+pub fn removed(state: &State, identity: &Identity) -> Option<String> {
+    match identity {
+        Identity::Coordinator(id) => {
+            let known = state.group.coordinators.get(id)?;
+            (known.standing == Standing::Removed).then(|| {
+                format!("coordinator {id} was removed from the group (version {})", state.group.version)
+            })
+        }
+        Identity::Agent { cluster, member } => {
+            let removed = state.clusters.get(cluster)?.membership.removed.get(member)?;
+            Some(format!(
+                "member {member} was removed from cluster {cluster} with list {} ({})",
+                removed.version, removed.by
+            ))
+        }
+        Identity::Operator(_) | Identity::Viewer(_) => None,
+    }
+}
+
+/// Looks an identity up in the replicated state.
+type Removed = dyn Fn(&Identity) -> Option<String> + Send + Sync;
+
 /// Checks callers.
 #[derive(Clone)]
 pub struct Gate {
     plaintext: bool,
+    removed: Arc<Removed>,
 }
 
 impl Gate {
-    /// `plaintext`: nobody has a certificate.
-    pub fn new(plaintext: bool) -> Self {
-        Self { plaintext }
+    /// `plaintext`: nobody has a certificate. `removed`: why an identity counts for nothing any more.
+    pub fn new(
+        plaintext: bool,
+        removed: impl Fn(&Identity) -> Option<String> + Send + Sync + 'static,
+    ) -> Self {
+        Self { plaintext, removed: Arc::new(removed) }
     }
 
     fn certificate<T>(&self, request: &Request<T>) -> Result<Option<Identity>, Status> {
@@ -45,8 +78,25 @@ impl Gate {
         let Some(certificate) = certificates.as_ref().and_then(|all| all.first()) else {
             return Err(Status::unauthenticated("a client certificate is required"));
         };
-        let identity = identity_of(certificate.as_ref());
-        identity.map(Some).map_err(|error| Status::unauthenticated(format!("the certificate: {error}")))
+        let identity = identity_of(certificate.as_ref())
+            .map_err(|error| Status::unauthenticated(format!("the certificate: {error}")))?;
+        if matches!(identity, Identity::Coordinator(_)) {
+            self.in_force(&identity)?;
+        }
+        Ok(Some(identity))
+    }
+
+    /// Refuses an identity that was removed.
+    fn in_force(&self, identity: &Identity) -> Result<(), Status> {
+        match (self.removed)(identity) {
+            Some(why) => Err(Status::permission_denied(format!("{identity} counts for nothing here: {why}"))),
+            None => Ok(()),
+        }
+    }
+
+    /// What a member says beyond its heartbeats: nothing of it is taken once it is removed.
+    pub fn member(&self, cluster: &ClusterName, member: &MemberName) -> Result<(), Status> {
+        self.in_force(&Identity::Agent { cluster: cluster.clone(), member: member.clone() })
     }
 
     fn caller<T>(&self, request: &Request<T>) -> Result<Caller, Status> {
@@ -149,7 +199,7 @@ mod tests {
 
     #[test]
     fn plain_text_believes_and_a_relay_names_whom_it_speaks_for() {
-        let gate = Gate::new(true);
+        let gate = Gate::new(true, |_| None);
         let direct = gate.operator(&Request::new(())).unwrap();
         assert_eq!((direct.actor().as_str(), direct.relayed), (PLAINTEXT_OPERATOR, false));
         let relayed = gate.operator(&on_behalf((), "regent://operator/alice").unwrap()).unwrap();
@@ -165,9 +215,37 @@ mod tests {
 
     #[test]
     fn without_a_certificate_nobody_passes_when_tls_is_on() {
-        let gate = Gate::new(false);
+        let gate = Gate::new(false, |_| None);
         assert_eq!(gate.agent(&Request::new(())).unwrap_err().code(), tonic::Code::Unauthenticated);
         assert_eq!(gate.raft(Request::new(())).unwrap_err().code(), tonic::Code::Unauthenticated);
+    }
+
+    #[test]
+    fn who_was_removed_counts_for_nothing() {
+        let removed =
+            |identity: &Identity| (identity.to_string() == "regent://agent/c/m").then(|| "list 3".to_owned());
+        let gate = Gate::new(true, removed);
+        let (c, m) = (ClusterName::new("c").unwrap(), MemberName::new("m").unwrap());
+        let refused = gate.member(&c, &m).unwrap_err();
+        assert_eq!(refused.code(), tonic::Code::PermissionDenied);
+        assert!(
+            refused.message().contains("regent://agent/c/m counts for nothing here: list 3"),
+            "{refused}"
+        );
+        assert!(gate.member(&c, &MemberName::new("n").unwrap()).is_ok());
+        let mut state = State::default();
+        let id = regent_types::CoordinatorId(4);
+        let one = regent_core::Coordinator {
+            address: "a:1".into(),
+            region: regent_types::Region::new("r").unwrap(),
+            standing: Standing::Leaving,
+        };
+        state.group.coordinators.insert(id, one);
+        assert_eq!(super::removed(&state, &Identity::Coordinator(id)), None, "it votes until it has left");
+        state.group.coordinators.get_mut(&id).unwrap().standing = Standing::Removed;
+        assert!(
+            super::removed(&state, &Identity::Coordinator(id)).unwrap().contains("coordinator 4 was removed")
+        );
     }
 
     #[test]

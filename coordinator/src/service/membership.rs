@@ -103,14 +103,15 @@ impl Operators {
                 Some(SyncState::Unconfirmed { why }) => (false, Some(why.clone())),
                 None => (false, Some("never in sync".to_owned())),
             };
-            let known = primary.map_or(Ok(()), |primary| cluster.membership.knows(primary, name));
+            let over = cluster.appointment.as_ref().filter(|over| config.promotable && over.member != *name);
+            let asked = over.map_or(Ok(()), |over| cluster.promotable.asks(over, name));
             v1::MemberEntry {
                 definition: Some(shown(name, config)),
                 primary: primary == Some(name),
                 sync_confirmed,
                 sync_reason,
                 acknowledged_version: cluster.membership.acknowledged.get(name).copied().unwrap_or(0),
-                not_known: known.err().map(|unknown| unknown.to_string()),
+                not_known: asked.err().map(|not_asked| not_asked.to_string()),
             }
         };
         let removed = cluster.membership.removed.iter().map(|(name, removed)| v1::RemovedEntry {

@@ -7,6 +7,7 @@ mod coordinators;
 mod drill;
 mod everyday;
 pub mod explain;
+mod import;
 mod judge;
 mod membership;
 mod operator;
@@ -43,7 +44,10 @@ pub async fn serve(
     listener: TcpListener,
     tls: Option<Arc<Live>>,
 ) -> Result<(), tonic::transport::Error> {
-    let gate = auth::Gate::new(node.config.security == crate::config::Security::Plaintext);
+    let plaintext = node.config.security == crate::config::Security::Plaintext;
+    let known = node.clone();
+    let gate =
+        auth::Gate::new(plaintext, move |identity| auth::removed(&known.shared.lock().state, identity));
     let (health, health_service) = tonic_health::server::health_reporter();
     let watched = tokio::spawn(follow_health(node.clone(), health));
     let reflection = tonic_reflection::server::Builder::configure()
@@ -65,9 +69,7 @@ pub async fn serve(
         .add_service(reflection);
     let stop = node.stop.clone().cancelled_owned();
     let result = match tls {
-        Some(live) => {
-            router.serve_with_incoming_shutdown(tls::incoming(node.clone(), listener, live), stop).await
-        }
+        Some(live) => router.serve_with_incoming_shutdown(tls::incoming(&node, listener, live), stop).await,
         None => {
             // The server's own `tcp_nodelay` is ignored for a listener that was bound before: without this, small answers
             // wait for the acknowledgement of the last ones.

@@ -6,11 +6,12 @@ use std::{pin::Pin, sync::Arc, time::Duration};
 use regent_core::{Body, OperatorRequest, RequestKind};
 use regent_proto::v1::{
     self, AbortReply, AbortRequest, AcknowledgeReply, AcknowledgeRequest, ApproveReply, ApproveRequest,
-    AssumeFencedReply, AssumeFencedRequest, AutomationReply, AutomationRequest, Event, ExplainReply,
-    ExplainRequest, FailoverReply, FailoverRequest, HistoryReply, HistoryRequest, OperationReport,
-    OperationRequest, RestartReply, RestartRequest, SetAutomationReply, SetAutomationRequest, StatusReply,
-    StatusRequest, SwitchoverReply, SwitchoverRequest, WatchRequest, failover_reply::Answer,
-    operator_service_client::OperatorServiceClient, operator_service_server::OperatorService,
+    AssumeFencedReply, AssumeFencedRequest, AutomationReply, AutomationRequest, ChangeReply, Event,
+    ExplainReply, ExplainRequest, FailoverReply, FailoverRequest, HistoryReply, HistoryRequest,
+    ImportClusterRequest, OperationReport, OperationRequest, RestartReply, RestartRequest,
+    SetAutomationReply, SetAutomationRequest, StatusReply, StatusRequest, SwitchoverReply, SwitchoverRequest,
+    WatchRequest, failover_reply::Answer, operator_service_client::OperatorServiceClient,
+    operator_service_server::OperatorService,
 };
 use regent_types::{ClusterName, CoordinatorId, Epoch, MemberName, OperationId, RequestId};
 use tokio::sync::mpsc;
@@ -406,6 +407,11 @@ impl OperatorService for Operators {
         };
         let operation = applied.operation.ok_or_else(|| Status::internal("no operation was waiting"))?;
         Ok(Response::new(AssumeFencedReply { operation: operation.0, epoch: applied.epoch.0 }))
+    }
+
+    async fn import_cluster(&self, request: Request<ImportClusterRequest>) -> Answered<ChangeReply> {
+        let caller = self.gate.operator(&request)?;
+        self.cluster_import(caller, request.into_inner()).await
     }
 
     async fn restart(&self, request: Request<RestartRequest>) -> Answered<RestartReply> {

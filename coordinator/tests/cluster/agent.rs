@@ -300,6 +300,7 @@ impl Agent {
             stamp_ns: now_ns(),
             nonce,
             members_version: self.members_version,
+            group: None,
             report: Report {
                 guard: GuardFacts {
                     reachable: true,

@@ -4,7 +4,9 @@ use std::path::Path;
 
 use regent_pki::{Authority, Identity, Overwrite, TlsFiles, write_issued};
 use regent_proto::v1::{
-    AgesRequest, AutomationRequest, StatusRequest, operator_service_client::OperatorServiceClient,
+    AgesRequest, AutomationRequest, ChangeCoordinatorsRequest, CoordinatorsRequest, StatusRequest,
+    change_coordinators_request::{Add, Change},
+    operator_service_client::OperatorServiceClient,
     peer_service_client::PeerServiceClient,
 };
 use tonic::{
@@ -113,5 +115,59 @@ async fn every_role_may_do_its_own_and_nothing_else() {
     let refused = peer.exchange_ages(AgesRequest { leader_id: 1, ..Default::default() }).await.unwrap_err();
     assert_eq!(refused.code(), Code::PermissionDenied, "a coordinator speaks for itself only");
     drop(m1);
+    group.stop().await;
+}
+
+/// A certificate outlives its owner's removal by years; its power must not.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_certificate_of_a_removed_coordinator_counts_for_nothing() {
+    regent_pki::install_crypto();
+    let group = Group::start_with(security, None).await;
+    let at = group.leader().await;
+    let mut alice = OperatorServiceClient::new(channel(&group, at, "regent://operator/alice").await);
+    let list = async |alice: &mut OperatorServiceClient<Channel>| {
+        alice.list_coordinators(CoordinatorsRequest {}).await.map(|reply| reply.into_inner())
+    };
+    eventually("the founders are recorded", || {
+        let mut alice = alice.clone();
+        async move { list(&mut alice).await.ok().filter(|reply| reply.coordinators.len() == 3) }
+    })
+    .await;
+    let ages = || AgesRequest { leader_id: 4, ..Default::default() };
+    let mut fourth = PeerServiceClient::new(channel(&group, at, "regent://coordinator/4").await);
+    let before = fourth.exchange_ages(ages()).await;
+    assert!(before.is_ok() || !before.unwrap_err().message().contains("was removed"));
+    // Nobody listens there: it never votes, and is given up again.
+    let address = format!("127.0.0.1:{}", crate::group::free_port());
+    for (id, change) in
+        [("add", Change::Add(Add { id: 4, address, region: "ap".into() })), ("remove", Change::Remove(4))]
+    {
+        let request = ChangeCoordinatorsRequest {
+            change: Some(change),
+            consent: true,
+            reason: "a test".into(),
+            expected_version: list(&mut alice).await.unwrap().version,
+            request_id: id.into(),
+            dry_run: false,
+        };
+        alice.change_coordinators(request).await.unwrap();
+    }
+    eventually("4 is removed", || {
+        let mut alice = alice.clone();
+        async move {
+            let reply = list(&mut alice).await.ok()?;
+            reply.coordinators.iter().any(|one| one.id == 4 && one.standing == "removed").then_some(())
+        }
+    })
+    .await;
+    let refused = fourth.exchange_ages(ages()).await.unwrap_err();
+    assert_eq!(refused.code(), Code::PermissionDenied);
+    assert!(refused.message().contains("coordinator 4 was removed from the group"), "{refused}");
+    // Nor does it speak for others any more.
+    let mut relay = OperatorServiceClient::new(channel(&group, at, "regent://coordinator/4").await);
+    let mut request = tonic::Request::new(StatusRequest::default());
+    request.metadata_mut().insert("regent-on-behalf-of", "regent://operator/alice".parse().unwrap());
+    let refused = relay.get_status(request).await.unwrap_err();
+    assert!(refused.message().contains("was removed"), "{refused}");
     group.stop().await;
 }

@@ -21,6 +21,7 @@ impl From<Heartbeat> for v1::Heartbeat {
             nonce: heartbeat.nonce,
             report: Some(heartbeat.report.into()),
             members_version: heartbeat.members_version,
+            group: heartbeat.group.map(Into::into),
         }
     }
 }
@@ -37,6 +38,7 @@ impl TryFrom<v1::Heartbeat> for Heartbeat {
             nonce: heartbeat.nonce,
             report: required(heartbeat.report, "report")?,
             members_version: heartbeat.members_version,
+            group: parsed_optional(heartbeat.group.as_deref(), "group")?,
         })
     }
 }
@@ -95,6 +97,10 @@ impl From<LeaseRefusal> for v1::LeaseRefusal {
                     version,
                 })
             }
+            LeaseRefusal::Importing { cluster, waiting } => Reason::Importing(lease_refusal::Importing {
+                cluster: cluster.into(),
+                waiting: waiting.into_iter().map(Into::into).collect(),
+            }),
         };
         Self { reason: Some(reason) }
     }
@@ -126,6 +132,10 @@ impl TryFrom<v1::LeaseRefusal> for LeaseRefusal {
                 member: parsed(&refusal.member, "removed.member")?,
                 version: refusal.version,
             },
+            Reason::Importing(refusal) => Self::Importing {
+                cluster: parsed(&refusal.cluster, "importing.cluster")?,
+                waiting: parsed_list(&refusal.waiting, "importing.waiting")?,
+            },
         })
     }
 }
@@ -137,7 +147,12 @@ impl From<Acknowledgement> for v1::Acknowledgement {
             LeaseDecision::Granted(grant) => Lease::Granted(grant.into()),
             LeaseDecision::Refused(refusal) => Lease::Refused(refusal.into()),
         };
-        Self { nonce: acknowledgement.nonce, lease: Some(lease), view: acknowledgement.view.map(Into::into) }
+        Self {
+            nonce: acknowledgement.nonce,
+            lease: Some(lease),
+            view: acknowledgement.view.map(Into::into),
+            group: acknowledgement.group.map(Into::into),
+        }
     }
 }
 
@@ -149,7 +164,12 @@ impl TryFrom<v1::Acknowledgement> for Acknowledgement {
             Lease::Granted(grant) => LeaseDecision::Granted(part(grant, "granted")?),
             Lease::Refused(refusal) => LeaseDecision::Refused(part(refusal, "refused")?),
         };
-        Ok(Self { nonce: acknowledgement.nonce, lease, view: optional(acknowledgement.view, "view")? })
+        Ok(Self {
+            nonce: acknowledgement.nonce,
+            lease,
+            view: optional(acknowledgement.view, "view")?,
+            group: parsed_optional(acknowledgement.group.as_deref(), "group")?,
+        })
     }
 }
 
@@ -164,6 +184,7 @@ impl From<ClusterView> for v1::ClusterView {
             heartbeat_interval_ms: view.heartbeat_interval_ms,
             promises: view.promises.map(Into::into),
             parameters: view.parameters.map(Into::into),
+            supersedes: view.supersedes.into_iter().map(Into::into).collect(),
         }
     }
 }
@@ -180,6 +201,7 @@ impl TryFrom<v1::ClusterView> for ClusterView {
             heartbeat_interval_ms: view.heartbeat_interval_ms,
             promises: optional(view.promises, "promises")?,
             parameters: optional(view.parameters, "parameters")?,
+            supersedes: parsed_list(&view.supersedes, "supersedes")?,
         })
     }
 }

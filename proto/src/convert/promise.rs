@@ -52,6 +52,7 @@ impl From<PromiseFacts> for v1::PromiseFacts {
                 remaining_ms: given.remaining_ms,
             }),
             extended: facts.extended.map(Into::into),
+            asks: facts.asks.into_iter().map(Into::into).collect(),
         }
     }
 }
@@ -66,6 +67,7 @@ impl TryFrom<v1::PromiseFacts> for PromiseFacts {
                 remaining_ms: given.remaining_ms,
             }),
             extended: optional(facts.extended, "extended")?,
+            asks: parsed_list(&facts.asks, "asks")?,
         })
     }
 }

@@ -102,6 +102,7 @@ fn report() -> Report {
             list: Some((Epoch(4), 2)),
             given: Some(GivenPromise { epoch: None, remaining_ms: 9 }),
             extended: Some(PromisedLease { epoch: Epoch(4), by: vec![member("us-east-1")], remaining_ms: 8 }),
+            asks: vec![member("us-east-1"), member("eu-north-1")],
         },
         parameters: ParameterFacts {
             version: 3,
@@ -122,6 +123,7 @@ fn heartbeat(report: Report) -> FromAgent {
         nonce: 17,
         report,
         members_version: 3,
+        group: Some(regent_types::GroupId(0xFEED)),
     }))
 }
 
@@ -378,6 +380,7 @@ fn every_acknowledgement_round_trips() {
                 version: 3,
                 values: [("work_mem".to_owned(), "8MB".to_owned())].into(),
             }),
+            supersedes: vec![regent_types::GroupId(7)],
         };
         for view in [None, Some(view)] {
             for lease in leases.clone() {
@@ -385,6 +388,7 @@ fn every_acknowledgement_round_trips() {
                     nonce: 17,
                     lease,
                     view: view.clone(),
+                    group: view.is_some().then_some(regent_types::GroupId(1)),
                 })));
             }
         }
@@ -437,7 +441,7 @@ fn empty_messages_are_refused() {
     let empty = v1::AgentMessage { message: Some(v1::agent_message::Message::Hello(v1::Hello::default())) };
     let error = FromAgent::try_from(empty).unwrap_err().to_string();
     assert!(error.starts_with("hello.cluster:"), "{error}");
-    let no_lease = v1::Acknowledgement { nonce: 1, lease: None, view: None };
+    let no_lease = v1::Acknowledgement { nonce: 1, lease: None, view: None, group: None };
     assert_eq!(Acknowledgement::try_from(no_lease).unwrap_err().to_string(), "lease: is missing");
 }
 

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    BootId, ClusterName, Epoch, InstanceId, MemberName, ParametersView, PromiseView, Region, Report,
+    BootId, ClusterName, Epoch, GroupId, InstanceId, MemberName, ParametersView, PromiseView, Region, Report,
 };
 
 /// One heartbeat of one member. `stamp_ns` and `nonce` come back with the acknowledgement: a lease is counted from
@@ -30,6 +30,9 @@ pub struct Heartbeat {
     /// overtake a lease that a promise extends.
     #[serde(default)]
     pub members_version: u64,
+    /// The group that this agent obeys, as it is on its disk; `None` before it has heard of one.
+    #[serde(default)]
+    pub group: Option<GroupId>,
 }
 
 /// A lease: valid until `stamp_ns + ttl` of the named heartbeat, on the member's own CLOCK_BOOTTIME.
@@ -100,6 +103,15 @@ pub enum LeaseRefusal {
         /// The first list without it.
         version: u64,
     },
+    /// The cluster is being taken over from another group and has no primary here yet. Nothing is closed by it: the primary
+    /// of the other group runs on meanwhile.
+    #[error("cluster {cluster} is being taken over from another group, which waits for {waiting:?}")]
+    Importing {
+        /// The cluster named.
+        cluster: ClusterName,
+        /// Members that do not obey this group yet.
+        waiting: Vec<MemberName>,
+    },
 }
 
 /// The lease part of an acknowledgement.
@@ -121,6 +133,9 @@ pub struct Acknowledgement {
     pub lease: LeaseDecision,
     /// The cluster as of this answer; absent when the cluster is unknown.
     pub view: Option<ClusterView>,
+    /// The group that answers; `None` from one that has no id yet.
+    #[serde(default)]
+    pub group: Option<GroupId>,
 }
 
 /// The primary, as a standby must know it.
@@ -163,4 +178,7 @@ pub struct ClusterView {
     /// PostgreSQL's parameters as an operator set them for the cluster; absent before the first change.
     #[serde(default)]
     pub parameters: Option<ParametersView>,
+    /// The groups from which an operator has taken this cluster over: a member that obeys one of them is to obey this one.
+    #[serde(default)]
+    pub supersedes: Vec<GroupId>,
 }

@@ -5,6 +5,7 @@
 //! types with no conversion between them.
 
 mod directive;
+mod group;
 mod heartbeat;
 mod ids;
 pub mod mutant;
@@ -17,6 +18,7 @@ mod report;
 mod salvage;
 
 pub use directive::{AdoptedHistory, Branch, Directive, EffectKey, Upstream};
+pub use group::GroupId;
 pub use heartbeat::{
     Acknowledgement, ClusterView, Grant, Heartbeat, LeaseDecision, LeaseRefusal, PrimaryView,
 };

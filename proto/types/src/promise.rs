@@ -54,4 +54,7 @@ pub struct PromiseFacts {
     pub given: Option<GivenPromise>,
     /// This member's lease runs on by promises.
     pub extended: Option<PromisedLease>,
+    /// Whom it would ask, itself included: the names on that list.
+    #[serde(default)]
+    pub asks: Vec<MemberName>,
 }

@@ -48,6 +48,24 @@ impl Deployment {
         command
     }
 
+    /// What `regent-agent status` says on the member's host, in words.
+    pub async fn agent_status(&self, member: &str) -> Result<String> {
+        let mut command = Command::new(self.bin.join("regent-agent"));
+        command
+            .args(["status", "--config"])
+            .arg(self.files.config(&format!("agent-{member}")))
+            .current_dir("/")
+            .stdin(Stdio::null())
+            .kill_on_drop(true);
+        self.world.user().apply_tokio(&mut command);
+        let done = tokio::time::timeout(AT_MOST, command.output()).await.context("regent-agent status")??;
+        let said = String::from_utf8_lossy(&done.stdout).into_owned();
+        if !done.status.success() {
+            bail!("regent-agent status: {}: {}", done.status, String::from_utf8_lossy(&done.stderr));
+        }
+        Ok(said)
+    }
+
     /// Runs `regentctl` for an operator in `region`, whatever it answers.
     pub async fn ctl_from(&self, region: &str, args: &[&str]) -> Result<CtlAnswer> {
         let mut command = self.ctl_command_from(region, args);

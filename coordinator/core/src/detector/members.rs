@@ -1,5 +1,5 @@
-//! A member acts by a newer member list: told to the core once, so that the new members become promotable against its
-//! lease.
+//! A member acts by a newer member list: told to the core once, for people. Whom a primary asks for promises is told by
+//! [`crate::LeaseTable::acknowledged_lists`].
 
 use regent_types::ClusterName;
 
@@ -14,8 +14,8 @@ impl Detector {
         cluster: &Cluster,
     ) -> Option<Body> {
         let membership = &cluster.membership;
-        // Every member was there from the beginning: there is nothing to acknowledge.
-        let newest = membership.since.values().max().copied()?;
+        // 0: every member was there from the beginning, there is nothing to acknowledge.
+        let newest = membership.version;
         cluster.config.members.keys().find_map(|member| {
             let known = membership.acknowledged.get(member).copied().unwrap_or(0);
             let (heartbeat, _) = self.fresh(now_ns, cluster, member)?;

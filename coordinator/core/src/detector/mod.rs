@@ -9,6 +9,7 @@ mod drill;
 mod explain;
 mod gaps;
 mod hearing;
+mod import;
 mod members;
 mod observe;
 mod overdue;
@@ -192,6 +193,7 @@ impl Detector {
             // That a drill's move has ended is noted before the rejoin that follows it begins.
             let (noted, drill) = if cluster.rehearsal.is_some() { (drill, None) } else { (None, drill) };
             wishes.extend(noted);
+            wishes.extend(self.import_acknowledged(now_ns, name, cluster));
             wishes.extend(self.trigger(now_ns, name, cluster, voters).map(Body::Declare));
             wishes.extend(drill);
             wishes.extend(self.observe(now_ns, state, name, cluster, voters));

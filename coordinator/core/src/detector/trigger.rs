@@ -75,8 +75,17 @@ impl Detector {
         let report = &heartbeat.report;
         let ready = report.guard.reachable
             && report.guard.refused.is_none()
-            && report.postgres.state == PostgresState::Stopped
-            && matches!(report.data.form, DataForm::Empty | DataForm::Primary);
+            && match cluster.arriving() {
+                // It runs, most likely: it is appointed in place.
+                Some(import) => {
+                    import.waiting.is_empty()
+                        && matches!(report.data.form, DataForm::Primary | DataForm::Standby)
+                }
+                None => {
+                    report.postgres.state == PostgresState::Stopped
+                        && matches!(report.data.form, DataForm::Empty | DataForm::Primary)
+                }
+            };
         if !ready {
             return None;
         }

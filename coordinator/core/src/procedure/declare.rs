@@ -65,7 +65,9 @@ fn bootstrap(cluster: &mut Cluster, change: &mut Change, declare: &Declare) -> R
     if cluster.config.initial_primary != declare.member {
         return Err(Rejection::NotPrimary { member: declare.member.clone(), epoch: cluster.epoch });
     }
-    if !declare.evidence.empty && cluster.adoption.is_none() {
+    if cluster.import.is_some() {
+        super::import::check_first(cluster, declare)?;
+    } else if !declare.evidence.empty && cluster.adoption.is_none() {
         return Err(Rejection::NotEmpty { member: declare.member.clone() });
     }
     if declare.evidence.empty && cluster.adoption.is_some() {
@@ -220,7 +222,8 @@ pub(super) fn check_candidates(
     evidence: &Evidence,
     wanted: Option<&MemberName>,
 ) -> Result<(), Rejection> {
-    let primary = cluster.appointment.as_ref().map(|appointment| &appointment.member);
+    let appointment = cluster.appointment.as_ref();
+    let primary = appointment.map(|appointment| &appointment.member);
     let newest = cluster.history.last().map(|record| record.epoch);
     let mut reasons = Vec::new();
     for (name, member) in cluster.config.members.iter().filter(|(name, _)| Some(*name) != primary) {
@@ -233,9 +236,9 @@ pub(super) fn check_candidates(
         } else {
             match cluster.sync.get(name) {
                 Some(SyncState::Confirmed { epoch }) if Some(*epoch) == newest => {
-                    match primary.map_or(Ok(()), |primary| cluster.membership.knows(primary, name)) {
+                    match appointment.map_or(Ok(()), |primary| cluster.promotable.asks(primary, name)) {
                         Ok(()) => return Ok(()),
-                        Err(unknown) => unknown.to_string(),
+                        Err(not_asked) => not_asked.to_string(),
                     }
                 }
                 Some(SyncState::Confirmed { epoch }) => format!("in sync with epoch {epoch} only"),

@@ -44,6 +44,7 @@ pub(crate) fn request(
             )?;
             format!("cluster {cluster} was forgotten")
         }
+        GroupRequestKind::ImportCluster { .. } => super::import::request(state, change, request)?,
         GroupRequestKind::AddCoordinator { id, address, region, expected_version, consent } => {
             check_version(&state.group, *expected_version)?;
             add(&mut state.group, *id, address, region, *consent)?
@@ -173,6 +174,13 @@ pub(crate) fn news(state: &mut State, change: &mut Change, news: &GroupNews) -> 
             format!("founded by {} coordinators", founders.len())
         }
         GroupNews::Joined { id } => turn(group, *id, Standing::Joining, Standing::Voter, "votes")?,
+        GroupNews::Named { id } => {
+            if group.id.is_some() {
+                return Err(Rejection::NotWaiting);
+            }
+            group.id = Some(*id);
+            format!("the group's id is {id}")
+        }
         GroupNews::Left { id } => turn(group, *id, Standing::Leaving, Standing::Removed, "votes no more")?,
     };
     group.version += 1;

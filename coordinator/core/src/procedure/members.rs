@@ -1,7 +1,7 @@
 //! Adding and removing members while the cluster runs.
 //!
 //! A new member counts for nothing at first: it is cloned, and against a primary's lease it may be promoted only
-//! once that primary has acknowledged the list with it ([`crate::Membership`]). A removal counts at once: the primary that
+//! once that primary asks it for promises ([`crate::PromotableList`]). A removal counts at once: the primary that
 //! still asks the removed member for a promise asks more than it must. A member that comes back after a removal has to
 //! forget its data first, because nobody knows what was done to it outside.
 
@@ -68,7 +68,6 @@ fn add(
     }
     let membership = &mut cluster.membership;
     membership.version += 1;
-    membership.since.insert(member.clone(), membership.version);
     let back = membership.removed.remove(member).is_some();
     if back {
         membership.returning.insert(member.clone());
@@ -127,7 +126,6 @@ fn remove(
     }
     let membership = &mut cluster.membership;
     membership.version += 1;
-    membership.since.remove(member);
     membership.acknowledged.remove(member);
     membership.returning.remove(member);
     let (version, wall_ms) = (membership.version, change.wall_ms);

@@ -50,7 +50,7 @@ pub(crate) fn create(
     Ok(())
 }
 
-fn begin(
+pub(super) fn begin(
     state: &mut State,
     change: &mut Change,
     config: &ClusterConfig,
@@ -100,6 +100,7 @@ fn begin(
         parameters: crate::Parameters::default(),
         rehearsal: None,
         observed: None,
+        import: None,
     };
     let how = match adopt {
         Some(system_id) => format!(", taking over running servers of system {system_id}"),

@@ -8,6 +8,7 @@ pub(crate) mod drill;
 pub(crate) mod failover;
 pub(crate) mod group;
 mod guards;
+pub(crate) mod import;
 pub(crate) mod level;
 mod member_changes;
 pub(crate) mod members;

@@ -57,10 +57,12 @@ pub(crate) fn set(
 fn keep_in_flight(cluster: &mut Cluster, change: &Change, from: &Policy) {
     let now = cluster.config.policy.lease;
     let before = cluster.lease_in_flight.map(|flight| flight.terms);
+    let foreign = cluster.lease_in_flight.is_some_and(|flight| flight.foreign);
     let longest = before.into_iter().chain([from.lease]).max_by_key(|terms| terms.bound_ns());
-    let longest = longest.filter(|terms| terms.bound_ns() > now.bound_ns());
+    let longest = longest.filter(|terms| foreign || terms.bound_ns() > now.bound_ns());
     if now != from.lease {
-        cluster.lease_in_flight = longest.map(|terms| LeaseInFlight { terms, index: change.at.index });
+        cluster.lease_in_flight =
+            longest.map(|terms| LeaseInFlight { terms, index: change.at.index, foreign });
     }
 }
 

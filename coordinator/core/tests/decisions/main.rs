@@ -5,6 +5,7 @@ mod choice;
 mod codec;
 mod detection;
 mod explain;
+mod import;
 mod leases;
 mod levels;
 mod loss;

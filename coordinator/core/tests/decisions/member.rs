@@ -31,6 +31,14 @@ pub struct Member {
     pub sample_age_ms: u64,
     pub promises_closed: Epoch,
     pub members_version: u64,
+    /// The list of promotable members on its disk, with the epoch that it came with.
+    pub list: Option<(Epoch, u64)>,
+    /// The names on it.
+    pub asks: Vec<MemberName>,
+    /// The group that it obeys.
+    pub group: Option<regent_types::GroupId>,
+    /// It holds a lease of another group's.
+    pub foreign_lease: Option<Epoch>,
     pub retention: WalRetention,
     pub job: Option<JobProgress>,
     /// Its stream breaks before the shutdown checkpoint.
@@ -64,6 +72,10 @@ impl Member {
             sample_age_ms: 0,
             promises_closed: Epoch::NONE,
             members_version: 0,
+            list: None,
+            asks: Vec::new(),
+            group: None,
+            foreign_lease: None,
             retention: WalRetention::default(),
             job: None,
             misses_shutdown: false,
@@ -94,7 +106,7 @@ impl Member {
                 refused: self.refused.clone(),
                 highest_epoch: self.lineage,
                 fenced_through: Epoch::NONE,
-                lease_epoch: None,
+                lease_epoch: self.foreign_lease,
                 lease_remaining_ms: None,
                 succeeds: self.succeeds.clone(),
                 restarts: 0,
@@ -132,7 +144,11 @@ impl Member {
             },
             job: self.job.clone(),
             salvages: Vec::new(),
-            promise: regent_types::PromiseFacts::default(),
+            promise: regent_types::PromiseFacts {
+                list: self.list,
+                asks: self.asks.clone(),
+                ..Default::default()
+            },
             parameters: regent_types::ParameterFacts::default(),
         };
         Heartbeat {
@@ -144,6 +160,7 @@ impl Member {
             nonce: now_ns,
             report,
             members_version: self.members_version,
+            group: self.group,
         }
     }
 

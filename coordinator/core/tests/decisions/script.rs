@@ -17,6 +17,8 @@
 //! | `policy lease_ttl=60s partition_timeout=1m` | an operator's change of the policy, times in seconds; `guard=b:30`, `stale` |
 //! | `member add c`, `member remove b` | an operator's change of the member list; `at=10.0.0.1:5432`, `unpromotable` |
 //! | `knows a 1` | the member acts by that member list |
+//! | `group named 7`, `made a b`, `import a b`, `obeys a` | a cluster of another group: see `import.rs` |
+//! | `lists a 2` | the member has that list of promotable members on its disk, for the current epoch |
 //! | `group found 1:r1 2:r2`, `add 4:r4 version=1`, `remove 3`, `joined 4`, `left 3` | the coordinators; `consent` |
 //! | `create gravl a b adopt=7001`, `forget silent=9 consent` | clusters that come and go |
 //! | `operator failover to=b consent=b epoch=1 id=r1 dry` | and `operator drill full`, `pause`, `resume`, `assume-fenced`, `acknowledge`, `approve`, `automation MODE`, `switchover to=b`, `schedule to=b in=5`, `failback`, `abort` |
@@ -91,6 +93,9 @@ impl Script {
                     (None, None) => members.push(*word),
                 }
             }
+            if members.is_empty() {
+                continue;
+            }
             let mut made = config(name, &members);
             for (key, value) in settings {
                 match key {
@@ -164,6 +169,12 @@ impl Script {
             "policy" => self.policy(cluster, args),
             "member" => self.member(cluster, args),
             "knows" => self.world().member(cluster, args[0]).members_version = args[1].parse().unwrap(),
+            "lists" => {
+                let epoch = self.world().cluster(cluster).epoch;
+                self.world().member(cluster, args[0]).list = Some((epoch, args[1].parse().unwrap()));
+            }
+            "made" | "import" | "obeys" => super::import::command(self.world(), verb, args),
+            "group" if args[0] == "named" => super::import::command(self.world(), "named", &args[1..]),
             "group" | "create" | "forget" => super::membership::command(self.world(), cluster, verb, args),
             "level" => {
                 drop(self.world().propose(Body::RaiseLevel { level: regent_core::FEATURE_LEVEL }));

@@ -232,6 +232,7 @@ impl World {
         let mut bodies = self.cooldowns.over(self.now_ns, &self.state);
         bodies.extend(self.leases.settled(self.now_ns, &self.state));
         bodies.extend(self.detector.tick(self.now_ns, &self.state, 3));
+        bodies.extend(self.leases.acknowledged_lists(&self.state));
         bodies.extend(self.detector.planned(self.now_ns, self.now_ns / 1_000_000, &self.state));
         for body in bodies {
             self.see(Seen::Proposed(Box::new(body.clone())));

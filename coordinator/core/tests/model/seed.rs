@@ -4,14 +4,14 @@
 use std::collections::BTreeMap;
 
 use regent_core::{
-    Body, Cluster, ClusterConfig, Declare, DeclareEvidence, EffectKind, MemberConfig, Policy, Position,
-    Proposal, State, Trigger,
+    Body, Cluster, ClusterConfig, Declare, DeclareEvidence, EffectKind, MemberConfig, OperatorRequest,
+    Policy, Position, Proposal, RequestKind, State, Trigger,
 };
 use regent_types::{
     BootId, CandidateReport, ClusterName, CoordinatorId, DataFacts, DataForm, DiskFacts, DiskProbe,
     EffectKey, Epoch, Evidence, FencedEvidence, GuardFacts, Heartbeat, InstanceId, LeaseTerms, Lsn,
     MemberName, Outcome, PostgresFacts, PostgresState, PromotedEvidence, Region, RejoinMethod,
-    RejoinedEvidence, Report, SystemId, Timeline, WalFacts,
+    RejoinedEvidence, Report, RequestId, SystemId, Timeline, WalFacts,
 };
 
 use crate::world::{FIRST_LEADERSHIP, Member};
@@ -194,6 +194,18 @@ pub fn promoted(key: EffectKey, epoch: Epoch) -> Body {
     Body::Outcome { key, outcome: Outcome::Done(Evidence::Promoted(evidence)) }
 }
 
+/// An operator's word.
+pub fn assume_fenced(epoch: Epoch) -> Body {
+    Body::Request(OperatorRequest {
+        cluster: cluster(),
+        actor: "regent://operator/alice".into(),
+        reason: "it does not write".into(),
+        expected_epoch: epoch,
+        request_id: RequestId::new(format!("assume-{epoch}")).expect("a valid id"),
+        kind: RequestKind::AssumeFenced,
+    })
+}
+
 /// What a fenced guard says.
 pub fn fenced(member: usize, guard: &Member) -> FencedEvidence {
     FencedEvidence {
@@ -235,6 +247,7 @@ pub fn heartbeat(member: usize, restarts: u8, stamp_ns: u64) -> Heartbeat {
         stamp_ns,
         nonce: 0,
         members_version: 0,
+        group: None,
         report: Report {
             guard: GuardFacts {
                 reachable: true,

@@ -9,6 +9,7 @@ mod explain;
 mod failover;
 mod follow;
 mod history;
+mod import;
 mod man;
 mod members;
 mod pki;
@@ -38,6 +39,7 @@ use crate::{
 };
 
 pub(crate) use drill::DrillArgs;
+pub(crate) use import::ImportArgs;
 pub(crate) use members::{AdoptArgs, MembersCommand};
 pub(crate) use policy::PolicyCommand;
 pub(crate) use postgres::PostgresCommand;
@@ -65,6 +67,7 @@ pub(crate) async fn run(cli: Cli) -> Result<(), Failure> {
         Command::Policy(command) => policy::run(&connect(&cli.global)?, &output, command).await,
         Command::Postgres(command) => postgres::run(&connect(&cli.global)?, &output, command).await,
         Command::Members(command) => members::run(&connect(&cli.global)?, &output, command).await,
+        Command::Import(args) => import::run(&connect(&cli.global)?, &output, args).await,
         Command::Adopt(args) => members::adopt(&connect(&cli.global)?, &output, args).await,
         Command::Salvage(command) => salvage::run(&cli.global, &output, command).await,
         Command::Pki(command) => pki::run(&output, command),

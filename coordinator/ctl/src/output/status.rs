@@ -42,6 +42,10 @@ fn coordinators(reply: &StatusReply, paint: &Paint) -> String {
         let line = format!("! no leader is known to coordinator {}: this view may be old", reply.answered_by);
         text.push_str(&paint.tone(Tone::Bad, &line));
         text.push('\n');
+        let line = "! without a quorum a primary writes on while its standbys promise it: `regent-agent status` on its host says \
+                    by whose promise and until when";
+        text.push_str(&paint.tone(Tone::Warn, line));
+        text.push('\n');
     }
     for coordinator in &reply.coordinators {
         let days = coordinator.certificate_days_left.filter(|days| *days < WARN_BEFORE_EXPIRY_DAYS);
@@ -300,6 +304,20 @@ fn member_notes(member: &MemberStatus) -> Vec<(Tone, String)> {
             bytes(rate)
         );
         notes.push((Tone::Warn, note));
+    }
+    if let Some(promised) = &member.writes_by_promise {
+        let note = format!(
+            "writes continue by promise of {} until {} ({} left), epoch {}",
+            promised.by.join(", "),
+            wall(promised.until_wall_ms),
+            duration(promised.remaining_ms),
+            promised.epoch
+        );
+        notes.push((Tone::Warn, note));
+    }
+    if let Some(left_ms) = member.promise_given_remaining_ms {
+        let note = format!("has promised not to be promoted for another {}", duration(left_ms));
+        notes.push((Tone::Quiet, note));
     }
     if let Some(job) = &member.job {
         let total = job.total_bytes.map(|total| format!(" of {}", bytes(total))).unwrap_or_default();

@@ -118,3 +118,24 @@ async fn clusters_are_created_adopted_and_forgotten() {
     assert_eq!(world.creations[0].toml, "[[cluster]]\n");
     assert!(world.forgotten[0].consent && world.forgotten[0].expected_epoch == 4);
 }
+
+#[tokio::test]
+async fn a_cluster_of_a_lost_group_is_imported() {
+    let mut world = samples::world();
+    world.changed = changed("gravl is taken over above epoch 4");
+    let fake = Fake::start(world).await;
+    fake.ctl(&["import", "gravl"]).await.expect(2).says("--reason");
+    fake.ctl(&["import", "gravl", "--file", "/no/such", "--reason", "r"]).await.expect(2).says("/no/such");
+    let args =
+        ["import", "gravl", "--reason", "all lost", "--unheard", "us-east-1", "--primary", "eu-north-1"];
+    let dry = fake.ctl(&[&args[..], &["--expected-epoch", "4", "--dry-run"]].concat()).await.expect(0);
+    dry.says("would change: gravl is taken over above epoch 4");
+    fake.ctl(&["import", "gravl", "--reason", "all lost"]).await.expect(0).says("changed: gravl");
+    let sent = std::mem::take(&mut fake.world.lock().unwrap().imports);
+    assert_eq!((sent[0].unheard.as_slice(), sent[0].dry_run), (&["us-east-1".to_owned()][..], true));
+    assert_eq!((sent[0].primary.as_deref(), sent[0].expected_epoch), (Some("eu-north-1"), Some(4)));
+    assert_eq!(
+        (sent[1].primary.as_deref(), sent[1].expected_epoch, sent[1].toml.clone()),
+        (None, None, None)
+    );
+}

@@ -46,6 +46,7 @@ pub struct World {
     pub parameter_changes: Vec<v1::SetParametersRequest>,
     pub restarts: Vec<v1::RestartRequest>,
     pub member_changes: Vec<v1::ChangeMemberRequest>,
+    pub imports: Vec<v1::ImportClusterRequest>,
     pub creations: Vec<v1::CreateClusterRequest>,
     pub forgotten: Vec<v1::ForgetClusterRequest>,
     pub coordinator_changes: Vec<v1::ChangeCoordinatorsRequest>,
@@ -344,6 +345,17 @@ impl OperatorService for Service {
         let mut world = self.world.lock().unwrap();
         let reply = v1::ChangeReply { dry_run: request.get_ref().dry_run, ..world.changed.clone() };
         world.creations.push(request.into_inner());
+        Ok(Response::new(reply))
+    }
+
+    async fn import_cluster(
+        &self,
+        request: Request<v1::ImportClusterRequest>,
+    ) -> Result<Response<v1::ChangeReply>, Status> {
+        self.admit(&request)?;
+        let mut world = self.world.lock().unwrap();
+        let reply = v1::ChangeReply { dry_run: request.get_ref().dry_run, ..world.changed.clone() };
+        world.imports.push(request.into_inner());
         Ok(Response::new(reply))
     }
 

@@ -79,6 +79,8 @@ fn event_name(kind: EventKind) -> &'static str {
         EventKind::PromotableAcknowledged => "promotable_acknowledged",
         EventKind::ParametersChanged => "parameters_changed",
         EventKind::MemberChanged => "member_changed",
+        EventKind::ClusterImported => "cluster_imported",
+        EventKind::ImportAcknowledged => "import_acknowledged",
     }
 }
 

@@ -106,7 +106,7 @@ fn cluster_status(node: &Node, inner: &Inner, cluster: &Cluster, wall_ms: u64) -
             .config
             .members
             .keys()
-            .map(|member| self::member(inner, cluster, member, now_ns))
+            .map(|member| self::member(inner, cluster, member, now_ns, wall_ms))
             .collect(),
         operation: cluster.operation.as_ref().map(|running| operation::summary(cluster, running, wall_ms)),
         policy: Some(v1::PolicyNumbers {
@@ -141,7 +141,13 @@ fn cluster_status(node: &Node, inner: &Inner, cluster: &Cluster, wall_ms: u64) -
     }
 }
 
-fn member(inner: &Inner, cluster: &Cluster, name: &MemberName, now_ns: u64) -> v1::MemberStatus {
+fn member(
+    inner: &Inner,
+    cluster: &Cluster,
+    name: &MemberName,
+    now_ns: u64,
+    wall_ms: u64,
+) -> v1::MemberStatus {
     let config = &cluster.config.members[name];
     let appointed = cluster.appointment.as_ref().is_some_and(|appointment| appointment.member == *name);
     let (sync_confirmed, sync_reason) = match cluster.sync.get(name) {
@@ -166,8 +172,22 @@ fn member(inner: &Inner, cluster: &Cluster, name: &MemberName, now_ns: u64) -> v
         promotable: config.promotable,
         ..Default::default()
     };
-    let heartbeat =
-        inner.detector.last_report(now_ns, &cluster.config.name, name).map(|(heartbeat, _)| heartbeat);
+    let last = inner.detector.last_report(now_ns, &cluster.config.name, name);
+    let heartbeat = last.map(|(heartbeat, _)| heartbeat);
+    if let Some((heartbeat, age_ms)) = last {
+        let promise = &heartbeat.report.promise;
+        let left = |ms: u64| ms.checked_sub(age_ms).filter(|left_ms| *left_ms > 0);
+        status.writes_by_promise = promise.extended.as_ref().and_then(|extended| {
+            let remaining_ms = left(extended.remaining_ms)?;
+            Some(v1::PromisedWrites {
+                by: extended.by.iter().map(ToString::to_string).collect(),
+                epoch: extended.epoch.0,
+                remaining_ms,
+                until_wall_ms: wall_ms + remaining_ms,
+            })
+        });
+        status.promise_given_remaining_ms = promise.given.as_ref().and_then(|given| left(given.remaining_ms));
+    }
     status.heard_age_ms =
         inner.leadership.map(|_| inner.detector.silence_ms(now_ns, &cluster.config.name, name));
     let role = match heartbeat {

@@ -161,6 +161,7 @@ fn beat(
         nonce,
         report,
         members_version: 0,
+        group: None,
     };
     recorder.sent(stamp_ns);
     out.try_send(FromAgent::Heartbeat(Box::new(heartbeat)).into())?;
