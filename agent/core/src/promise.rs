@@ -304,6 +304,7 @@ mod tests {
             members_version: 0,
             heartbeat_interval_ms: None,
             promises: None,
+            synchronous: None,
         };
         let c = name("c");
         let good = Promiser {

@@ -110,6 +110,7 @@ fn the_view_closes_epochs_too() {
         members_version: 0,
         heartbeat_interval_ms: None,
         promises: None,
+        synchronous: None,
     });
     let (action, _) = s.acknowledged(&ack, me(None, 0), 2 * SECOND);
     assert!(matches!(action, AckAction::Fence { through: Epoch(3), .. }), "{action:?}");

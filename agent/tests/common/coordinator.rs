@@ -150,6 +150,7 @@ impl Coordinator {
             members_version: 0,
             heartbeat_interval_ms: None,
             promises: None,
+            synchronous: None,
         };
         Acknowledgement { nonce: heartbeat.nonce, lease, view: Some(view) }
     }

@@ -81,6 +81,10 @@ pub enum EventKind {
     RollingBack,
     /// The primary asks by a newer list of who may be promoted.
     PromotableAcknowledged,
+    /// Commits are to wait for others than before.
+    SynchronousChanged,
+    /// The primary waits for whom it should, and nothing acknowledged is outside that.
+    SynchronousProven,
 }
 
 /// One event, kept in the replicated state for `watch`.

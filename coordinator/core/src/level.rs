@@ -16,7 +16,10 @@
 use crate::{Body, RequestKind};
 
 /// The highest feature level that this build understands.
-pub const FEATURE_LEVEL: u8 = 2;
+pub const FEATURE_LEVEL: u8 = 3;
+
+/// The level that understands synchronous replication.
+pub(crate) const SYNCHRONOUS: u8 = 3;
 
 /// The level of a group that has never been raised.
 pub const FEATURE_LEVEL_FIRST: u8 = 1;
@@ -27,6 +30,10 @@ impl Body {
         match self {
             Body::RaiseLevel { level } => *level,
             Body::Request(request) => request.kind.level(),
+            Body::Configure(config) if config.policy.synchronous.on => SYNCHRONOUS,
+            Body::SynchronousSet { .. } | Body::SynchronousProven { .. } | Body::SynchronousLost { .. } => {
+                SYNCHRONOUS
+            }
             _ => FEATURE_LEVEL_FIRST,
         }
     }
@@ -37,6 +44,7 @@ impl RequestKind {
     pub fn level(&self) -> u8 {
         match self {
             RequestKind::Restart { .. } => 2,
+            RequestKind::SetPolicy { to, .. } if to.synchronous.on => SYNCHRONOUS,
             _ => FEATURE_LEVEL_FIRST,
         }
     }

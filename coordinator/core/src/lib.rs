@@ -34,6 +34,7 @@ mod rejection;
 mod request;
 mod state;
 mod switch;
+mod synchronous;
 
 pub use apply::{Applied, Reply};
 pub use candidate::{Verdict, VerdictReason};
@@ -66,4 +67,5 @@ pub use request::{GroupNews, GroupRequest, GroupRequestKind};
 pub use state::{
     Alert, AlertKind, Appointment, Cluster, DnsRecord, EpochRecord, Established, State, SyncState,
 };
+pub use synchronous::{LoggedSet, Shortage, SyncMembers, Synchronous, SynchronousPolicy};
 pub use switch::{FailbackMode, MemberFacts, PendingFailback, Readiness, Scheduled, Window};

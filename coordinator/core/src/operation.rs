@@ -194,4 +194,7 @@ pub struct Operation {
     /// Why a planned change of primary is to be undone, once it is.
     #[serde(default)]
     pub rollback: Option<String>,
+    /// What a failover lost of acknowledged writes by the synchronous rules, when these could prove it.
+    #[serde(default)]
+    pub acknowledged_loss: Option<String>,
 }

@@ -354,4 +354,10 @@ pub enum Rejection {
         /// The group's level.
         group: u8,
     },
+    /// The synchronous rule does not fit the policy, or what is known.
+    #[error("the synchronous rule is not accepted: {problem}")]
+    SynchronousRule {
+        /// Why, with both sides' values.
+        problem: String,
+    },
 }

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     Adoption, ClusterConfig, Cooldown, Effect, Event, FEATURE_LEVEL_FIRST, Forgotten, Group, LeaseInFlight,
-    Membership, Operation, Pending, PendingFailback, PromotableList, Scheduled,
+    Membership, Operation, Pending, PendingFailback, PromotableList, Scheduled, Synchronous,
 };
 
 /// Newest events kept for `watch`.
@@ -129,6 +129,8 @@ pub enum AlertKind {
     NotStreaming,
     /// The primary's disk will be full soon at the present rate.
     DiskFilling,
+    /// Fewer standbys are waited for, or there to be waited for, than the policy asks for.
+    SynchronousShort,
 }
 
 impl AlertKind {
@@ -137,6 +139,7 @@ impl AlertKind {
         match self {
             Self::NotStreaming => "not_streaming",
             Self::DiskFilling => "disk_filling",
+            Self::SynchronousShort => "synchronous_short",
         }
     }
 }
@@ -213,6 +216,9 @@ pub struct Cluster {
     /// Who may be promoted, with versions.
     #[serde(default)]
     pub promotable: PromotableList,
+    /// By which rules commits may have been acknowledged.
+    #[serde(default)]
+    pub synchronous: Synchronous,
 }
 
 fn resumed_default() -> Automation {
@@ -255,6 +261,7 @@ impl Cluster {
             members_version: self.membership.version,
             heartbeat_interval_ms: Some(self.config.policy.heartbeat_interval_ms),
             promises: Some(self.promise_view()),
+            synchronous: Some(self.synchronous_view()),
         }
     }
 

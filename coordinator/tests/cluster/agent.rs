@@ -344,6 +344,7 @@ impl Agent {
                 job: None,
                 salvages: Vec::new(),
                 promise: regent_types::PromiseFacts::default(),
+                synchronous: None,
             },
         }
     }

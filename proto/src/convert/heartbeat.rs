@@ -163,6 +163,7 @@ impl From<ClusterView> for v1::ClusterView {
             members_version: view.members_version,
             heartbeat_interval_ms: view.heartbeat_interval_ms,
             promises: view.promises.map(Into::into),
+            synchronous: view.synchronous.map(Into::into),
         }
     }
 }
@@ -178,6 +179,7 @@ impl TryFrom<v1::ClusterView> for ClusterView {
             members_version: view.members_version,
             heartbeat_interval_ms: view.heartbeat_interval_ms,
             promises: optional(view.promises, "promises")?,
+            synchronous: optional(view.synchronous, "synchronous")?,
         })
     }
 }

@@ -12,6 +12,7 @@ mod promise;
 mod report;
 mod session;
 mod switch;
+mod synchronous;
 
 #[cfg(test)]
 mod earlier;

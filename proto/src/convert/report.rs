@@ -22,6 +22,7 @@ impl From<Report> for v1::Report {
             job: report.job.map(Into::into),
             salvages: report.salvages.into_iter().map(Into::into).collect(),
             promise: Some(report.promise.into()),
+            synchronous: report.synchronous.map(Into::into),
         }
     }
 }
@@ -38,6 +39,7 @@ impl TryFrom<v1::Report> for Report {
             job: optional(report.job, "job")?,
             salvages: list(report.salvages, "salvages")?,
             promise: optional(report.promise, "promise")?.unwrap_or_default(),
+            synchronous: optional(report.synchronous, "synchronous")?,
         })
     }
 }

@@ -102,6 +102,12 @@ fn report() -> Report {
             given: Some(GivenPromise { epoch: None, remaining_ms: 9 }),
             extended: Some(PromisedLease { epoch: Epoch(4), by: vec![member("us-east-1")], remaining_ms: 8 }),
         },
+        synchronous: Some(SynchronousFacts {
+            epoch: Epoch(4),
+            version: 6,
+            names: "ANY 1 (\"us-east-1\")".into(),
+            since_lsn: Some(Lsn(0x5000)),
+        }),
     }
 }
 
@@ -366,6 +372,15 @@ fn every_acknowledgement_round_trips() {
                     PromotableMember { member: member("us-east-1"), agent_address: Some("h:1".into()) },
                 ],
                 terms: LeaseTerms { ttl_ms: 60_000, rho_ppm: 5_000, kill_ms: 1_000 },
+            }),
+            synchronous: Some(SynchronousView {
+                epoch: Epoch(5),
+                version: 6,
+                rules: [(
+                    member("us-east-1"),
+                    SyncSet { number: 1, members: [member("eu-north-1")].into() },
+                )]
+                .into(),
             }),
         };
         for view in [None, Some(view)] {

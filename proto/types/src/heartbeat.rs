@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{BootId, ClusterName, Epoch, InstanceId, MemberName, PromiseView, Region, Report};
+use crate::{BootId, ClusterName, Epoch, InstanceId, MemberName, PromiseView, Region, Report, SynchronousView};
 
 /// One heartbeat of one member. `stamp_ns` and `nonce` come back with the acknowledgement: a lease is counted from
 /// the sending of exactly that heartbeat, so it can only end early.
@@ -158,4 +158,7 @@ pub struct ClusterView {
     /// Whom the primary of `epoch` asks for promises; absent from a coordinator that knows nothing of them.
     #[serde(default)]
     pub promises: Option<PromiseView>,
+    /// Whom commits wait for; absent from a coordinator that knows nothing of it.
+    #[serde(default)]
+    pub synchronous: Option<SynchronousView>,
 }

@@ -13,6 +13,7 @@ mod policy;
 mod promise;
 mod report;
 mod salvage;
+mod synchronous;
 
 pub use directive::{AdoptedHistory, Branch, Directive, EffectKey, Upstream};
 pub use heartbeat::{
@@ -33,3 +34,4 @@ pub use report::{
     StandbyFacts, WalFacts, WalRetention,
 };
 pub use salvage::{SalvageCompleteness, SalvageSummary, SalvagedRelation};
+pub use synchronous::{SyncSet, SynchronousFacts, SynchronousView};

@@ -3,7 +3,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Epoch, InstanceId, Lsn, MemberName, PromiseFacts, SalvageSummary, SystemId, Timeline};
+use crate::{Epoch, InstanceId, Lsn, MemberName, PromiseFacts, SalvageSummary, SynchronousFacts, SystemId, Timeline};
 
 /// Everything an agent knows about its member at one instant.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -26,6 +26,9 @@ pub struct Report {
     /// Promises given and received.
     #[serde(default)]
     pub promise: PromiseFacts,
+    /// Primary: whom its commits wait for.
+    #[serde(default)]
+    pub synchronous: Option<SynchronousFacts>,
 }
 
 /// The guard as the agent sees it.

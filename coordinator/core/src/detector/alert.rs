@@ -17,7 +17,8 @@ impl Detector {
         let changed = members.iter().find_map(|member| {
             let streams = (AlertKind::NotStreaming, self.not_streaming(now_ns, name, cluster, member));
             let disk = (AlertKind::DiskFilling, self.disk_filling(now_ns, cluster, member));
-            let mut wanted = [streams, disk].into_iter();
+            let short = (AlertKind::SynchronousShort, self.synchronous_short(now_ns, cluster, member));
+            let mut wanted = [streams, disk, short].into_iter();
             wanted.find_map(|(kind, text)| {
                 let raised = cluster.alerts.iter().any(|alert| alert.member == *member && alert.kind == kind);
                 (text.is_some() != raised).then(|| (member.clone(), kind, text))

@@ -13,6 +13,7 @@ mod overdue;
 mod planned;
 mod position;
 mod sync;
+mod synchronous;
 mod trigger;
 
 use std::collections::BTreeMap;
@@ -55,6 +56,8 @@ struct Memory {
     position: Option<Position>,
     /// Since when a confirmed standby has been without its stream.
     not_streaming_since_ns: Option<u64>,
+    /// Since when commits could not wait for it while the primary worked.
+    no_stream_since_ns: Option<u64>,
     /// Since when the primary has not had what it needs.
     wal_gone_since_ns: Option<u64>,
     /// What it had got done at its last progress, and when that was.
@@ -186,6 +189,9 @@ impl Detector {
             }
         }
         for (name, cluster) in &state.clusters {
+            let understood = state.level() >= crate::level::SYNCHRONOUS;
+            let synchronous = understood.then(|| self.synchronous(now_ns, name, cluster)).flatten();
+            bodies.extend(synchronous.filter(|body| accepted(leadership, name, cluster, body).is_ok()));
             let alert = self.alert(now_ns, name, cluster);
             bodies.extend(alert.filter(|body| accepted(leadership, name, cluster, body).is_ok()));
         }
@@ -263,7 +269,8 @@ fn accepted(
     cluster: &Cluster,
     body: &Body,
 ) -> Result<(), String> {
-    let mut state = State::default();
+    // What the group does not understand yet is not wished for.
+    let mut state = State { feature_level: crate::FEATURE_LEVEL, ..State::default() };
     state.clusters.insert(name.clone(), cluster.clone());
     let proposal = Proposal { wall_ms: 0, proposer: leadership.node, body: body.clone() };
     state.dry_run(leadership, &proposal).map(|_| ()).map_err(|rejection| rejection.to_string())

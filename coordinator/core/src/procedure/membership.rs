@@ -97,6 +97,7 @@ fn begin(
         scheduled: None,
         pending_failback: None,
         promotable: crate::PromotableList::default(),
+        synchronous: crate::Synchronous::default(),
     };
     let how = match adopt {
         Some(system_id) => format!(", taking over running servers of system {system_id}"),

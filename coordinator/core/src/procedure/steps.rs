@@ -52,6 +52,7 @@ pub(crate) fn begin(cluster: &mut Cluster, change: &Change, start: Start) {
         began_wall_ms: change.wall_ms,
         ended_wall_ms: None,
         rollback: None,
+        acknowledged_loss: None,
     });
 }
 

@@ -122,6 +122,7 @@ fn config(members: usize, lease: LeaseTerms) -> ClusterConfig {
             failback_after_ms: 1_000_000,
             failback_window: None,
             promise_ms: 0,
+            synchronous: Default::default(),
         },
         automation: regent_types::Automation::Automatic,
         preferred_region: None,
@@ -271,6 +272,7 @@ pub fn heartbeat(member: usize, restarts: u8, stamp_ns: u64) -> Heartbeat {
             job: None,
             salvages: Vec::new(),
             promise: regent_types::PromiseFacts::default(),
+            synchronous: None,
         },
     }
 }
