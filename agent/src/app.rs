@@ -23,6 +23,7 @@ use crate::{
     report,
     runs::Runs,
     state::State,
+    synchronous::Synchronous,
     transport::Certificates,
 };
 
@@ -87,6 +88,8 @@ pub struct App {
     pub fencing: AtomicBool,
     /// What it connects with.
     pub certificates: Certificates,
+    /// Whom commits wait for.
+    pub synchronous: Synchronous,
 }
 
 impl App {
@@ -125,6 +128,7 @@ impl App {
             busy: AtomicBool::new(false),
             fencing: AtomicBool::new(false),
             certificates: Certificates::default(),
+            synchronous: Synchronous::default(),
             config,
         })
     }
@@ -201,6 +205,7 @@ impl App {
                 report::promise(guard_fresh.map(|(s, _)| s)),
                 guard_fresh.and_then(|(s, _)| s.lease_deadline_ns),
             ),
+            synchronous: self.synchronous.facts(),
         }
     }
 }

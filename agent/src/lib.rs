@@ -27,5 +27,6 @@ pub mod run;
 pub mod runs;
 pub mod session;
 pub mod state;
+pub mod synchronous;
 pub mod transport;
 pub mod validate;

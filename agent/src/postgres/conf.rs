@@ -121,6 +121,7 @@ pub fn render(config: &Config, upstream: Option<(&str, u16)>, archive: bool, maj
     // Always: a command of the user's own would let WAL of a cut-off primary in that has diverged. Theirs belongs into
     // `restore_command` of agent.toml.
     lines.push(format!("restore_command = {}", quoted(restore)));
+    lines.push(format!("include_if_exists = {}", quoted(crate::synchronous::FILE)));
     if config.logical_slots {
         lines.push("hot_standby_feedback = on".to_owned());
     }
@@ -182,8 +183,11 @@ pub fn strip_auto(config: &Config, data_dir: &Path) -> io::Result<Vec<String>> {
     };
     let name = |line: &str| line.split_once('=').map(|(name, _)| name.trim().to_owned());
     let included = render(config, None, false, crate::data::major(data_dir));
-    let managed: Vec<String> =
+    let mut managed: Vec<String> =
         included.lines().filter(|line| !line.starts_with('#')).filter_map(name).collect();
+    if data_dir.join(crate::synchronous::FILE).exists() {
+        managed.push("synchronous_standby_names".to_owned());
+    }
     let (out, kept): (Vec<&str>, Vec<&str>) =
         text.lines().partition(|line| name(line).is_some_and(|name| managed.contains(&name)));
     if out.is_empty() {

@@ -5,3 +5,4 @@ pub mod connect;
 pub mod hba;
 pub mod primary;
 pub mod probe;
+pub mod synchronous;

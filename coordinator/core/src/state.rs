@@ -261,7 +261,7 @@ impl Cluster {
             members_version: self.membership.version,
             heartbeat_interval_ms: Some(self.config.policy.heartbeat_interval_ms),
             promises: Some(self.promise_view()),
-            synchronous: Some(self.synchronous_view()),
+            synchronous: self.synchronous_view(),
         }
     }
 

@@ -292,24 +292,27 @@ pub(crate) fn policy_changed(cluster: &mut Cluster) {
 }
 
 impl Cluster {
-    /// What members are told.
-    pub(crate) fn synchronous_view(&self) -> SynchronousView {
+    /// What members are told; nothing while it is off.
+    pub(crate) fn synchronous_view(&self) -> Option<SynchronousView> {
         let policy = &self.config.policy.synchronous;
+        if !policy.on {
+            return None;
+        }
         let primary = self.appointment.as_ref().map(|appointment| &appointment.member);
         let rule = |name: &MemberName| {
             if Some(name) == primary {
                 return self.synchronous.wanted().cloned();
             }
             // In place before a promotion, so that its first commit waits already.
-            let strict = policy.on && policy.shortage == Shortage::Strict;
+            let strict = policy.shortage == Shortage::Strict;
             strict.then(|| SyncSet { number: policy.standbys, members: self.config.sync_members(name) })
         };
         let promotable = self.config.members.iter().filter(|(_, member)| member.promotable);
-        SynchronousView {
+        Some(SynchronousView {
             epoch: self.epoch,
             version: self.synchronous.version,
             rules: promotable.filter_map(|(name, _)| Some((name.clone(), rule(name)?))).collect(),
-        }
+        })
     }
 
     /// The rules that a failover from the current appointment has to satisfy, given what its candidates report.

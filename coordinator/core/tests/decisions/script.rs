@@ -21,6 +21,7 @@
 //! | `operator failover to=b consent=b epoch=1 id=r1 dry` | and `operator pause`, `resume`, `assume-fenced`, `acknowledge`, `approve`, `automation MODE`, `switchover to=b`, `schedule to=b in=5`, `failback`, `abort` |
 //! | `set b misses-shutdown`, `set a shuts-down-late` | in a switchover: the target's stream breaks early, the shutdown is overdue |
 //! | `set a holds-rule`, `set a names=''` | the primary's agent does not carry out the synchronous rule; its server runs with another one |
+//! | `level` | the group's feature level rises to this build's |
 //! | `rules` | the synchronous rules that were logged |
 //! | `status` | one line; `verdicts`: why each candidate lost; `loss`: of the last failover |
 //!
@@ -164,6 +165,10 @@ impl Script {
             "knows" => self.world().member(cluster, args[0]).members_version = args[1].parse().unwrap(),
             "group" | "create" | "forget" => super::membership::command(self.world(), cluster, verb, args),
             "status" => said.push(self.status(cluster)),
+            "level" => {
+                let level = regent_core::FEATURE_LEVEL;
+                drop(self.world().propose(Body::RaiseLevel { level }));
+            }
             "rules" => {
                 let rules = &self.world().cluster(cluster).synchronous;
                 let logged: Vec<String> = rules.logged.iter().map(ToString::to_string).collect();

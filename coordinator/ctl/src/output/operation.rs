@@ -93,6 +93,7 @@ pub(crate) fn report(report: &OperationReport, paint: &Paint) -> String {
         (None, Some(bound)) => line("loss", &format!("not known yet, at most {}", loss(bound))),
         (None, None) => {}
     }
+    line("acknowledged writes lost", report.acknowledged_loss.as_deref().unwrap_or_default());
     if let Some(salvage) = &report.salvage {
         let whole = match &salvage.partial {
             None => "complete".to_owned(),

@@ -4,6 +4,7 @@ mod operation;
 mod plan;
 mod restraint;
 mod status;
+mod synchronous;
 
 use regent_core::{Event, EventKind, Rejection, Step};
 use regent_proto::v1;
@@ -70,6 +71,8 @@ fn event_name(kind: EventKind) -> &'static str {
         EventKind::Checkpointed => "checkpointed",
         EventKind::RollingBack => "rolling_back",
         EventKind::PromotableAcknowledged => "promotable_acknowledged",
+        EventKind::SynchronousChanged => "synchronous_changed",
+        EventKind::SynchronousProven => "synchronous_proven",
     }
 }
 

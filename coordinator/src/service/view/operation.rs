@@ -159,6 +159,7 @@ pub fn report(cluster: &Cluster, operation: &Operation, now_wall_ms: u64) -> v1:
         loss_upper_bound: upper,
         loss_final: last,
         salvage,
+        acknowledged_loss: operation.acknowledged_loss.clone(),
     }
 }
 

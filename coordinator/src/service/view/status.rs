@@ -137,6 +137,7 @@ fn cluster_status(node: &Node, inner: &Inner, cluster: &Cluster, wall_ms: u64) -
         preferred_region: cluster.config.preferred_region().map(ToString::to_string),
         lease_bound_remaining_ms: lease_left_ns(inner, cluster, now_ns).map(|left_ns| left_ns / 1_000_000),
         file_differs: super::file_differs(&node.config, cluster),
+        synchronous: super::synchronous::synchronous(cluster),
     }
 }
 
