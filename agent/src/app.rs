@@ -17,6 +17,7 @@ use crate::{
     config::Config,
     disk::Disk,
     guard::Guard,
+    limits::Limits,
     metrics::Counters,
     postgres::probe::Sample,
     promise::Promises,
@@ -90,6 +91,8 @@ pub struct App {
     pub certificates: Certificates,
     /// Whom commits wait for.
     pub synchronous: Synchronous,
+    /// Writes that are refused.
+    pub limits: Limits,
 }
 
 impl App {
@@ -129,6 +132,7 @@ impl App {
             fencing: AtomicBool::new(false),
             certificates: Certificates::default(),
             synchronous: Synchronous::default(),
+            limits: Limits::default(),
             config,
         })
     }
@@ -206,6 +210,7 @@ impl App {
                 guard_fresh.and_then(|(s, _)| s.lease_deadline_ns),
             ),
             synchronous: self.synchronous.facts(),
+            blocked_writes: self.limits.facts(),
         }
     }
 }

@@ -17,6 +17,7 @@ pub mod guard;
 pub mod http;
 pub mod jobs;
 pub mod keeper;
+pub mod limits;
 pub mod metrics;
 pub mod observer;
 pub mod postgres;

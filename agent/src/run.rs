@@ -10,7 +10,8 @@ use tokio::{
 };
 
 use crate::{
-    app::App, config::Config, executor::Executor, http, keeper, observer, promise, session, synchronous, transport,
+    app::App, config::Config, executor::Executor, http, keeper, limits, observer, promise, session,
+    synchronous, transport,
 };
 
 /// A thread of its own for what writes and fsyncs, so that a disk that hangs stops neither heartbeats nor fences.
@@ -59,6 +60,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     tasks.spawn(observer::watch_guard(app.clone()));
     tasks.spawn(observer::watch_server(app.clone()));
     tasks.spawn_on(keeper::run(app.clone()), &work.handle());
+    tasks.spawn_on(limits::run(app.clone()), &work.handle());
     tasks.spawn_on(synchronous::run(app.clone()), &work.handle());
     tasks.spawn(session::run(app.clone(), executor));
     tasks.spawn(transport::watch(app.clone()));

@@ -71,8 +71,7 @@ impl Synchronous {
         let inner = self.inner();
         let (epoch, version) = inner.written?;
         let shown = inner.shown.as_ref().filter(|shown| !shown.in_recovery)?;
-        let proof =
-            inner.proof.as_ref().filter(|proof| proof.names == shown.names && proof.run == shown.run);
+        let proof = inner.proof.as_ref().filter(|proof| proof.names == shown.names && proof.run == shown.run);
         Some(SynchronousFacts {
             epoch,
             version,
@@ -83,7 +82,8 @@ impl Synchronous {
 }
 
 fn text(view: Option<&SynchronousView>, set: Option<&SyncSet>) -> String {
-    let head = "# Written by regent-agent: changes here are lost. Whom commits wait for is the cluster's policy.\n";
+    let head =
+        "# Written by regent-agent: changes here are lost. Whom commits wait for is the cluster's policy.\n";
     match view {
         // Not managed: a value of the user's own counts.
         None => head.to_owned(),
@@ -150,7 +150,8 @@ async fn step(app: &App, look: bool, other_since_ns: &mut Option<u64>) -> Result
     }
     let set = view.as_ref().and_then(|view| view.rules.get(&app.config.member));
     let version = view.as_ref().map(|view| (view.epoch, view.version));
-    let changed = write(&app.config.data_dir, view.as_ref(), set).map_err(|error| format!("{FILE}: {error}"))?;
+    let changed =
+        write(&app.config.data_dir, view.as_ref(), set).map_err(|error| format!("{FILE}: {error}"))?;
     let news = app.synchronous.inner().written != version;
     if changed {
         // What was shown of the rule before, or of this one at an earlier time, says nothing of what comes now.
@@ -196,7 +197,11 @@ async fn act(app: &App, view: &SynchronousView, other_since_ns: &mut Option<u64>
             return Ok(());
         }
         *other_since_ns = None;
-        tracing::warn!(found = shown.names, wanted = names, "another synchronous_standby_names: ALTER SYSTEM RESET");
+        tracing::warn!(
+            found = shown.names,
+            wanted = names,
+            "another synchronous_standby_names: ALTER SYSTEM RESET"
+        );
         return server::reset_override(&app.config).await.map_err(|error| error.to_string());
     }
     *other_since_ns = None;

@@ -19,8 +19,7 @@ fn synchronous(status: &Status) -> &Value {
 }
 
 async fn wait_proven(deployment: &Deployment, what: &str) -> Result<()> {
-    let proven =
-        deployment.wait_status(what, SOON, |status| synchronous(status)["proven"] == true).await?;
+    let proven = deployment.wait_status(what, SOON, |status| synchronous(status)["proven"] == true).await?;
     ensure!(synchronous(&proven)["set"]["number"] == 1, "{proven}");
     Ok(())
 }

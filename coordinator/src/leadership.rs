@@ -85,8 +85,7 @@ pub async fn tick(node: Arc<Node>) {
             if !configured {
                 let bodies = node.config.clusters.iter().filter_map(|cluster| missing(cluster, state));
                 // What not everybody understands yet is proposed when the group's level has been raised.
-                let (now, later): (Vec<_>, Vec<_>) =
-                    bodies.partition(|body| body.level() <= state.level());
+                let (now, later): (Vec<_>, Vec<_>) = bodies.partition(|body| body.level() <= state.level());
                 (wanted, configured) = (now, later.is_empty());
             }
             wanted.extend(leases.settled(now_ns, state));

@@ -112,6 +112,8 @@ pub fn render(config: &Config, upstream: Option<(&str, u16)>, archive: bool, maj
         ("max_slot_wal_keep_size", &config.max_slot_wal_keep_size),
         ("wal_keep_size", &config.wal_keep_size),
         ("wal_receiver_timeout", "10s"),
+        // A primary takes the standby's word for a sign of life.
+        ("wal_receiver_status_interval", "1s"),
         ("wal_retrieve_retry_interval", "500ms"),
         ("primary_conninfo", &conninfo),
         ("primary_slot_name", &slot),
@@ -121,7 +123,9 @@ pub fn render(config: &Config, upstream: Option<(&str, u16)>, archive: bool, maj
     // Always: a command of the user's own would let WAL of a cut-off primary in that has diverged. Theirs belongs into
     // `restore_command` of agent.toml.
     lines.push(format!("restore_command = {}", quoted(restore)));
-    lines.push(format!("include_if_exists = {}", quoted(crate::synchronous::FILE)));
+    for file in [crate::synchronous::FILE, super::block::FILE] {
+        lines.push(format!("include_if_exists = {}", quoted(file)));
+    }
     if config.logical_slots {
         lines.push("hot_standby_feedback = on".to_owned());
     }

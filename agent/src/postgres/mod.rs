@@ -1,5 +1,6 @@
 //! PostgreSQL through its socket and its files. Starting, stopping and killing it is the guard's alone.
 
+pub mod block;
 pub mod conf;
 pub mod connect;
 pub mod hba;

@@ -104,7 +104,8 @@ async fn checkpoint(connection: &Connection) -> Result<Lsn, PgError> {
     let what = "checkpoint for synchronous_standby_names";
     connection.row(what, "CHECKPOINT", CHECKPOINT_LIMIT).await?;
     let row = connection.row(what, END, LIMIT).await?;
-    row.and_then(|row| row.parse(0)).ok_or_else(|| unclear(what, "the server did not say where its WAL ends".into()))
+    row.and_then(|row| row.parse(0))
+        .ok_or_else(|| unclear(what, "the server did not say where its WAL ends".into()))
 }
 
 /// Waits until every walsender of a member of `set` has sent `until`, and every other one has taken note that it is none.

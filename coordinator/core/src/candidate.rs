@@ -174,13 +174,17 @@ pub enum VerdictReason {
         acknowledged: u64,
     },
     /// Commits may have been acknowledged that no standby had.
-    #[error("commits may have been acknowledged without any standby ({why}): an operator's consent to the loss is needed")]
+    #[error(
+        "commits may have been acknowledged without any standby ({why}): an operator's consent to the loss is needed"
+    )]
     NobodyWaitedFor {
         /// Why.
         why: String,
     },
     /// A commit may be with those alone who did not answer.
-    #[error("{rule}: {found} of its members answered, {needed} are needed without an operator's consent to the loss")]
+    #[error(
+        "{rule}: {found} of its members answered, {needed} are needed without an operator's consent to the loss"
+    )]
     TooFewAnswered {
         /// The rule.
         rule: String,
@@ -190,7 +194,9 @@ pub enum VerdictReason {
         needed: usize,
     },
     /// Another one may hold an acknowledged commit that it lacks.
-    #[error("{rule}: it has received {received}, {holder} has {highest}; an operator's consent to the loss is needed")]
+    #[error(
+        "{rule}: it has received {received}, {holder} has {highest}; an operator's consent to the loss is needed"
+    )]
     BehindRule {
         /// The rule.
         rule: String,

@@ -67,5 +67,5 @@ pub use request::{GroupNews, GroupRequest, GroupRequestKind};
 pub use state::{
     Alert, AlertKind, Appointment, Cluster, DnsRecord, EpochRecord, Established, State, SyncState,
 };
-pub use synchronous::{LoggedSet, Shortage, SyncMembers, Synchronous, SynchronousPolicy};
 pub use switch::{FailbackMode, MemberFacts, PendingFailback, Readiness, Scheduled, Window};
+pub use synchronous::{LoggedSet, Shortage, SyncMembers, Synchronous, SynchronousPolicy};

@@ -131,6 +131,8 @@ pub enum AlertKind {
     DiskFilling,
     /// Fewer standbys are waited for, or there to be waited for, than the policy asks for.
     SynchronousShort,
+    /// The primary refuses writes by a limit of its own.
+    WritesBlocked,
 }
 
 impl AlertKind {
@@ -140,6 +142,7 @@ impl AlertKind {
             Self::NotStreaming => "not_streaming",
             Self::DiskFilling => "disk_filling",
             Self::SynchronousShort => "synchronous_short",
+            Self::WritesBlocked => "writes_blocked",
         }
     }
 }

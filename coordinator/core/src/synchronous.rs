@@ -333,8 +333,7 @@ impl Cluster {
 /// A report that says what its member has received of the current history, and that it has held that since it was confirmed.
 fn counts(cluster: &Cluster, report: &CandidateReport) -> bool {
     let Some(record) = cluster.history.last() else { return false };
-    let confirmed =
-        matches!(cluster.sync.get(&report.member), Some(SyncState::Confirmed { epoch }) if *epoch == record.epoch);
+    let confirmed = matches!(cluster.sync.get(&report.member), Some(SyncState::Confirmed { epoch }) if *epoch == record.epoch);
     confirmed
         && report.form == DataForm::Standby
         && report.timeline == Some(record.established.timeline)
@@ -394,5 +393,8 @@ pub(crate) fn outlook(cluster: &Cluster, heard: &BTreeSet<MemberName>) -> Result
             return Err(format!("{set}: {found} are heard and in sync, {needed} have to answer"));
         }
     }
-    Ok(format!("{}: no acknowledged write would be lost", cluster.synchronous.logged.last().map_or_else(String::new, ToString::to_string)))
+    Ok(format!(
+        "{}: no acknowledged write would be lost",
+        cluster.synchronous.logged.last().map_or_else(String::new, ToString::to_string)
+    ))
 }

@@ -345,6 +345,7 @@ impl Agent {
                 salvages: Vec::new(),
                 promise: regent_types::PromiseFacts::default(),
                 synchronous: None,
+                blocked_writes: None,
             },
         }
     }

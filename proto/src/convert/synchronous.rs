@@ -1,6 +1,6 @@
 //! Synchronous replication: the rules that members are told, and what a primary runs with.
 
-use regent_types::{Epoch, SyncSet, SynchronousFacts, SynchronousView};
+use regent_types::{BlockedWrites, Epoch, SyncSet, SynchronousFacts, SynchronousView};
 
 use super::{ConvertError, Converted, parsed, parsed_list, parsed_optional, required};
 use crate::v1;
@@ -30,11 +30,7 @@ impl From<SynchronousView> for v1::SynchronousView {
             member: member.into(),
             set: Some(set.into()),
         };
-        Self {
-            epoch: view.epoch.0,
-            version: view.version,
-            rules: view.rules.into_iter().map(rule).collect(),
-        }
+        Self { epoch: view.epoch.0, version: view.version, rules: view.rules.into_iter().map(rule).collect() }
     }
 }
 
@@ -76,5 +72,17 @@ impl TryFrom<v1::SynchronousFacts> for SynchronousFacts {
             names: facts.names,
             since_lsn: parsed_optional(facts.since_lsn.as_deref(), "since_lsn")?,
         })
+    }
+}
+
+impl From<BlockedWrites> for v1::BlockedWrites {
+    fn from(blocked: BlockedWrites) -> Self {
+        Self { reason: blocked.reason, for_ms: blocked.for_ms, ended_ms_ago: blocked.ended_ms_ago }
+    }
+}
+
+impl From<v1::BlockedWrites> for BlockedWrites {
+    fn from(blocked: v1::BlockedWrites) -> Self {
+        Self { reason: blocked.reason, for_ms: blocked.for_ms, ended_ms_ago: blocked.ended_ms_ago }
     }
 }

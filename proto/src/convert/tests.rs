@@ -108,6 +108,7 @@ fn report() -> Report {
             names: "ANY 1 (\"us-east-1\")".into(),
             since_lsn: Some(Lsn(0x5000)),
         }),
+        blocked_writes: Some(BlockedWrites { reason: "rpo_limit".into(), for_ms: 5, ended_ms_ago: Some(6) }),
     }
 }
 
@@ -376,11 +377,8 @@ fn every_acknowledgement_round_trips() {
             synchronous: Some(SynchronousView {
                 epoch: Epoch(5),
                 version: 6,
-                rules: [(
-                    member("us-east-1"),
-                    SyncSet { number: 1, members: [member("eu-north-1")].into() },
-                )]
-                .into(),
+                rules: [(member("us-east-1"), SyncSet { number: 1, members: [member("eu-north-1")].into() })]
+                    .into(),
             }),
         };
         for view in [None, Some(view)] {

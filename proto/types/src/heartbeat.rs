@@ -2,7 +2,9 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{BootId, ClusterName, Epoch, InstanceId, MemberName, PromiseView, Region, Report, SynchronousView};
+use crate::{
+    BootId, ClusterName, Epoch, InstanceId, MemberName, PromiseView, Region, Report, SynchronousView,
+};
 
 /// One heartbeat of one member. `stamp_ns` and `nonce` come back with the acknowledgement: a lease is counted from
 /// the sending of exactly that heartbeat, so it can only end early.

@@ -30,8 +30,8 @@ pub use outcome::{
 pub use policy::{Automation, LeaseTerms};
 pub use promise::{GivenPromise, PromiseFacts, PromiseView, PromisedLease, PromotableMember};
 pub use report::{
-    DataFacts, DataForm, DiskFacts, DiskProbe, GuardFacts, JobProgress, PostgresFacts, PostgresState, Report,
-    StandbyFacts, WalFacts, WalRetention,
+    BlockedWrites, DataFacts, DataForm, DiskFacts, DiskProbe, GuardFacts, JobProgress, PostgresFacts,
+    PostgresState, Report, StandbyFacts, WalFacts, WalRetention,
 };
 pub use salvage::{SalvageCompleteness, SalvageSummary, SalvagedRelation};
 pub use synchronous::{SyncSet, SynchronousFacts, SynchronousView};

@@ -3,7 +3,9 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Epoch, InstanceId, Lsn, MemberName, PromiseFacts, SalvageSummary, SynchronousFacts, SystemId, Timeline};
+use crate::{
+    Epoch, InstanceId, Lsn, MemberName, PromiseFacts, SalvageSummary, SynchronousFacts, SystemId, Timeline,
+};
 
 /// Everything an agent knows about its member at one instant.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -29,6 +31,20 @@ pub struct Report {
     /// Primary: whom its commits wait for.
     #[serde(default)]
     pub synchronous: Option<SynchronousFacts>,
+    /// Primary: the last time that it refused writes by a limit of its own.
+    #[serde(default)]
+    pub blocked_writes: Option<BlockedWrites>,
+}
+
+/// A primary refuses writes, or did.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BlockedWrites {
+    /// By which limit, with both sides' numbers.
+    pub reason: String,
+    /// For how long, ms.
+    pub for_ms: u64,
+    /// How long ago it ended, ms; `None` while it lasts.
+    pub ended_ms_ago: Option<u64>,
 }
 
 /// The guard as the agent sees it.

@@ -81,8 +81,7 @@ impl Detector {
         let mut fit = BTreeSet::new();
         for member in cluster.config.sync_members(&appointment.member) {
             let streams = self.streams(now_ns, cluster, &member).is_some();
-            let waited_for =
-                cluster.synchronous.wanted().is_some_and(|set| set.members.contains(&member));
+            let waited_for = cluster.synchronous.wanted().is_some_and(|set| set.members.contains(&member));
             let confirmed = matches!(cluster.sync.get(&member), Some(SyncState::Confirmed { .. }));
             let memory = self.members.entry((name.clone(), member.clone())).or_default();
             if streams || (waited_for && confirmed && seen.contains(&member)) {
@@ -152,9 +151,9 @@ impl Detector {
         let there = last.set.iter().flat_map(|set| &set.members);
         let missing = |member: &&MemberName| {
             let memory = self.memory(&cluster.config.name, member);
-            memory.and_then(|memory| memory.no_stream_since_ns).is_some_and(|since_ns| {
-                now_ns.saturating_sub(since_ns) / 1_000_000 >= policy.timeout_ms
-            })
+            memory
+                .and_then(|memory| memory.no_stream_since_ns)
+                .is_some_and(|since_ns| now_ns.saturating_sub(since_ns) / 1_000_000 >= policy.timeout_ms)
         };
         let gone = there.clone().filter(missing).count();
         let left = there.count() - gone;
@@ -168,6 +167,8 @@ impl Detector {
         let newest = cluster.history.last().map(|record| record.epoch);
         let confirmed = |member: &MemberName| matches!(cluster.sync.get(member), Some(SyncState::Confirmed { epoch }) if Some(*epoch) == newest);
         let all = cluster.config.members.keys();
-        all.filter(|member| confirmed(member) && self.could_take_over(now_ns, cluster, member)).cloned().collect()
+        all.filter(|member| confirmed(member) && self.could_take_over(now_ns, cluster, member))
+            .cloned()
+            .collect()
     }
 }

@@ -27,7 +27,8 @@ use super::{
 };
 use crate::{
     Appointment, Cluster, EffectKind, EventKind, FenceProof, FenceRecord, LossReport, LossUpperBound,
-    Operation, OperatorRequest, Rejection, State, Step, Trigger, authority, candidate, operation::Kind, synchronous,
+    Operation, OperatorRequest, Rejection, State, Step, Trigger, authority, candidate, operation::Kind,
+    synchronous,
 };
 
 /// Decides the fence of the current appointment and asks for a proof.

@@ -70,7 +70,10 @@ fn check(cluster: &Cluster, set: Option<&SyncSet>) -> Result<(), String> {
     };
     let members = u32::try_from(set.members.len()).unwrap_or(u32::MAX);
     if set.number == 0 || set.number > members || set.number > policy.standbys {
-        return Err(format!("{set}: {} of {members} members, the policy asks for {}", set.number, policy.standbys));
+        return Err(format!(
+            "{set}: {} of {members} members, the policy asks for {}",
+            set.number, policy.standbys
+        ));
     }
     if strict && set.number < policy.standbys {
         return Err(format!("{set}: {} are waited for, strictly", policy.standbys));

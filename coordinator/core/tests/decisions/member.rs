@@ -1,11 +1,11 @@
 //! A fake member: its facts, its heartbeats, and what a healthy one would answer to a directive.
 
 use regent_types::{
-    BootId, Branch, CandidateReport, CheckpointedEvidence, ClusterName, ClusterView, DataFacts, DataForm, DiskFacts,
-    DiskProbe, Epoch, FencedEvidence, GuardFacts, Heartbeat, InstanceId, JobProgress, Lsn, MemberName,
-    PostgresFacts, PostgresState, PromotedEvidence, RejoinMethod, RejoinedEvidence, Report,
-    SalvageCompleteness, SalvageSummary, StandbyFacts, SyncSet, SynchronousFacts, SystemId, Timeline, Upstream,
-    WalFacts, WalRetention,
+    BootId, Branch, CandidateReport, CheckpointedEvidence, ClusterName, ClusterView, DataFacts, DataForm,
+    DiskFacts, DiskProbe, Epoch, FencedEvidence, GuardFacts, Heartbeat, InstanceId, JobProgress, Lsn,
+    MemberName, PostgresFacts, PostgresState, PromotedEvidence, RejoinMethod, RejoinedEvidence, Report,
+    SalvageCompleteness, SalvageSummary, StandbyFacts, SyncSet, SynchronousFacts, SystemId, Timeline,
+    Upstream, WalFacts, WalRetention,
 };
 
 pub const SYSTEM: SystemId = SystemId(7001);
@@ -40,6 +40,8 @@ pub struct Member {
     pub shuts_down_late: bool,
     /// Whom its commits wait for, as it was told.
     pub synchronous: Option<SynchronousFacts>,
+    /// Writes that it refuses.
+    pub blocked_writes: Option<regent_types::BlockedWrites>,
     /// It does not carry out what it is told of that.
     pub holds_rule: bool,
 }
@@ -74,6 +76,7 @@ impl Member {
             misses_shutdown: false,
             shuts_down_late: false,
             synchronous: None,
+            blocked_writes: None,
             holds_rule: false,
         }
     }
@@ -140,6 +143,7 @@ impl Member {
             salvages: Vec::new(),
             promise: regent_types::PromiseFacts::default(),
             synchronous: self.synchronous.clone().filter(|_| primary),
+            blocked_writes: self.blocked_writes.clone(),
         };
         Heartbeat {
             cluster: self.cluster.clone(),

@@ -22,6 +22,7 @@
 //! | `set b misses-shutdown`, `set a shuts-down-late` | in a switchover: the target's stream breaks early, the shutdown is overdue |
 //! | `set a holds-rule`, `set a names=''` | the primary's agent does not carry out the synchronous rule; its server runs with another one |
 //! | `level` | the group's feature level rises to this build's |
+//! | `set a blocks=rpo_limit` | the primary refuses writes by a limit of its own; without a name no more |
 //! | `rules` | the synchronous rules that were logged |
 //! | `status` | one line; `verdicts`: why each candidate lost; `loss`: of the last failover |
 //!
@@ -231,6 +232,14 @@ impl Script {
             ("refused", why) => member.refused = Some(why.to_owned()).filter(|why| !why.is_empty()),
             ("misses-shutdown", _) => member.misses_shutdown = true,
             ("shuts-down-late", _) => member.shuts_down_late = true,
+            ("blocks", "") => member.blocked_writes = None,
+            ("blocks", why) => {
+                member.blocked_writes = Some(regent_types::BlockedWrites {
+                    reason: why.to_owned(),
+                    for_ms: 0,
+                    ended_ms_ago: None,
+                });
+            }
             ("holds-rule", _) => member.holds_rule = true,
             ("names", names) => {
                 member.synchronous.as_mut().expect("a rule").names = names.to_owned();

@@ -273,6 +273,7 @@ pub fn heartbeat(member: usize, restarts: u8, stamp_ns: u64) -> Heartbeat {
             salvages: Vec::new(),
             promise: regent_types::PromiseFacts::default(),
             synchronous: None,
+            blocked_writes: None,
         },
     }
 }

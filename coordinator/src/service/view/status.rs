@@ -215,6 +215,7 @@ fn observed(status: &mut v1::MemberStatus, heartbeat: &Heartbeat) {
         total_bytes: job.total_bytes,
         percent: percent(job.done_bytes, job.total_bytes),
     });
+    status.blocked_writes = report.blocked_writes.clone().map(Into::into);
     status.guard_refused = report.guard.refused.clone();
     status.instance = Some(heartbeat.instance.to_string());
     status.postgres_major = report.postgres.major;

@@ -10,7 +10,9 @@ pub fn synchronous(cluster: &Cluster) -> Option<v1::SynchronousStatus> {
     let last = all.logged.last()?;
     let state = match (&last.set, all.proven) {
         (Some(_), Some(since_lsn)) => format!("in force since {since_lsn}"),
-        (Some(_), None) => "being entered: not seen in force, or not everything is with its members".to_owned(),
+        (Some(_), None) => {
+            "being entered: not seen in force, or not everything is with its members".to_owned()
+        }
         (None, _) => format!("commits wait for nobody: {}", last.why),
     };
     Some(v1::SynchronousStatus {
