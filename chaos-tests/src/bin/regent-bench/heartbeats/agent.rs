@@ -290,6 +290,8 @@ impl Made {
             job: None,
             salvages: Vec::new(),
             promise: regent_types::PromiseFacts::default(),
+            synchronous: None,
+            blocked_writes: None,
         }
     }
 }
