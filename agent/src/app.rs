@@ -17,6 +17,7 @@ use crate::{
     config::Config,
     disk::Disk,
     guard::Guard,
+    limits::Limits,
     metrics::Counters,
     parameters::Parameters,
     postgres::probe::Sample,
@@ -24,6 +25,7 @@ use crate::{
     report,
     runs::Runs,
     state::State,
+    synchronous::Synchronous,
     transport::Certificates,
 };
 
@@ -94,6 +96,10 @@ pub struct App {
     pub taking_group: AtomicBool,
     /// What it connects with.
     pub certificates: Certificates,
+    /// Whom commits wait for.
+    pub synchronous: Synchronous,
+    /// Writes that are refused.
+    pub limits: Limits,
 }
 
 impl App {
@@ -136,6 +142,8 @@ impl App {
             fencing: AtomicBool::new(false),
             taking_group: AtomicBool::new(false),
             certificates: Certificates::default(),
+            synchronous: Synchronous::default(),
+            limits: Limits::default(),
             config,
         })
     }
@@ -214,6 +222,8 @@ impl App {
                 guard_fresh.and_then(|(s, _)| s.lease_deadline_ns),
                 guard_fresh.and_then(|(s, _)| s.lease_ttl_max_ms),
             ),
+            synchronous: self.synchronous.facts(),
+            blocked_writes: self.limits.facts(),
         }
     }
 }

@@ -127,6 +127,9 @@ impl Counters {
         metric("disk_full_in_seconds", "gauge", "Until WAL kept for a slot fills the disk.", full);
         let salvages = Some(report.salvages.len().to_string());
         metric("salvages", "gauge", "Salvages kept on this host, the newest ones.", salvages);
+        let blocked = report.blocked_writes.as_ref().is_some_and(|blocked| blocked.ended_ms_ago.is_none());
+        let help = "Writes are refused by rpo_limit, rpo_limit_bytes or isolation_read_only_after.";
+        metric("writes_blocked", "gauge", help, flag(blocked));
         self.render_latency(&mut out);
         out
     }

@@ -10,8 +10,8 @@ use tokio::{
 };
 
 use crate::{
-    app::App, config::Config, executor::Executor, http, keeper, observer, parameters, promise, session,
-    transport,
+    app::App, config::Config, executor::Executor, http, keeper, limits, observer, parameters, promise, session,
+    synchronous, transport,
 };
 
 /// A thread of its own for what writes and fsyncs, so that a disk that hangs stops neither heartbeats nor fences.
@@ -61,6 +61,8 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     tasks.spawn(observer::watch_server(app.clone()));
     tasks.spawn_on(keeper::run(app.clone()), &work.handle());
     tasks.spawn_on(parameters::run(app.clone()), &work.handle());
+    tasks.spawn_on(limits::run(app.clone()), &work.handle());
+    tasks.spawn_on(synchronous::run(app.clone()), &work.handle());
     tasks.spawn(session::run(app.clone(), executor));
     tasks.spawn(transport::watch(app.clone()));
     tasks.spawn(promise::ask(app.clone()));

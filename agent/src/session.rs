@@ -280,6 +280,7 @@ fn acknowledged(app: &Arc<App>, session: &mut Session, ack: &Acknowledgement, me
         if let Some(view) = &ack.view {
             *app.view.lock().expect("no panic while held") = Some(view.clone());
             promise::adopt(app, view);
+            app.synchronous.heard(view.synchronous.as_ref());
         }
         let removed = match &ack.lease {
             LeaseDecision::Refused(LeaseRefusal::Removed { version, .. }) => Some(*version),

@@ -43,6 +43,8 @@ pub async fn validate(
     let connected_ms = ms_since(begun);
     let token = format!("{:032x}", rand::random::<u128>());
     // One row, replaced: the table does not grow with each failover. An older epoch never overwrites a newer one.
+    // A new primary has no standby to wait for yet.
+    connection.row("prepare the marker row", "SET synchronous_commit = local", LIMIT).await?;
     let sql = format!(
         "INSERT INTO regent.marker (id, epoch, token, written_at) VALUES (1, {epoch}, '{token}', now())
          ON CONFLICT (id) DO UPDATE SET epoch = excluded.epoch, token = excluded.token, written_at = now()

@@ -141,6 +141,18 @@ fn clusters(node: &Node, text: &mut Text) {
         let waits = cluster.operation.as_ref().is_some_and(|operation| operation.waiting.is_some());
         text.sample("regent_operation_waiting", &[("cluster", name.as_str())], u8::from(waits));
     }
+    let help = "Standbys that a commit waits for by the newest logged rule.";
+    text.head("regent_synchronous_standbys", "gauge", help);
+    for (name, cluster) in all() {
+        let number = cluster.synchronous.wanted().map_or(0, |set| set.number);
+        text.sample("regent_synchronous_standbys", &[("cluster", name.as_str())], number);
+    }
+    let help = "1 while a failover that the synchronous rule allows is proven to lose no acknowledged write.";
+    text.head("regent_synchronous_proven", "gauge", help);
+    for (name, cluster) in all() {
+        let proven = u8::from(cluster.synchronous.is_proven());
+        text.sample("regent_synchronous_proven", &[("cluster", name.as_str())], proven);
+    }
     text.head("regent_automation", "gauge", "1 for the mode of automation that is in force.");
     for (name, cluster) in all() {
         let labels = [("cluster", name.as_str()), ("mode", cluster.automation.name())];

@@ -84,8 +84,10 @@ pub async fn tick(node: Arc<Node>) {
             }
             let mut wanted = Vec::new();
             if !configured {
-                wanted = node.config.clusters.iter().filter_map(|cluster| missing(cluster, state)).collect();
-                configured = true;
+                let bodies = node.config.clusters.iter().filter_map(|cluster| missing(cluster, state));
+                // What not everybody understands yet is proposed when the group's level has been raised.
+                let (now, later): (Vec<_>, Vec<_>) = bodies.partition(|body| body.level() <= state.level());
+                (wanted, configured) = (now, later.is_empty());
             }
             wanted.extend(unnamed(state));
             wanted.extend(leases.settled(now_ns, state));

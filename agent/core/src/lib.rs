@@ -11,6 +11,7 @@
 //! - a lease is extended only on an acknowledgement of a heartbeat that this session sent.
 
 mod epoch;
+pub mod exposure;
 mod facts;
 mod lineage;
 mod obey;

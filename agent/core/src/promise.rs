@@ -355,6 +355,7 @@ mod tests {
             promises: None,
             parameters: None,
             supersedes: vec![],
+            synchronous: None,
         };
         let c = name("c");
         let good = Promiser {

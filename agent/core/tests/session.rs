@@ -112,6 +112,7 @@ fn the_view_closes_epochs_too() {
         promises: None,
         parameters: None,
         supersedes: vec![],
+        synchronous: None,
     });
     let (action, _) = s.acknowledged(&ack, me(None, 0), 2 * SECOND);
     assert!(matches!(action, AckAction::Fence { through: Epoch(3), .. }), "{action:?}");

@@ -1,5 +1,7 @@
 //! `agent.toml`: read, checked, refused with the key and the value. Decides nothing at run time.
 
+mod limit;
+
 use std::{
     collections::BTreeMap,
     fmt,
@@ -239,6 +241,15 @@ pub struct Config {
     /// Settings put into `postgresql.conf` once, when a cluster is initialised.
     #[serde(default)]
     pub postgres: BTreeMap<String, Setting>,
+    /// A primary that has heard neither coordinator nor standby for this long refuses writes; off without it.
+    #[serde(default, deserialize_with = "limit::time")]
+    pub isolation_read_only_after: Option<Duration>,
+    /// Writes are refused while the oldest one that no promotable standby has received is older; off without it.
+    #[serde(default, deserialize_with = "limit::time")]
+    pub rpo_limit: Option<Duration>,
+    /// The same in bytes of WAL.
+    #[serde(default, deserialize_with = "limit::bytes")]
+    pub rpo_limit_bytes: Option<u64>,
     /// How log lines look.
     #[serde(default = "default_log")]
     pub log_format: LogFormat,
@@ -331,6 +342,18 @@ impl Config {
             self.peer.as_ref().filter(|peer| self.plaintext && !peer.listen.ip().is_loopback())
         {
             return bad("peer.listen", &peer.listen, "plaintext = true is for loopback only");
+        }
+        let short = Duration::from_secs(3);
+        for (key, time) in
+            [("isolation_read_only_after", self.isolation_read_only_after), ("rpo_limit", self.rpo_limit)]
+        {
+            if let Some(time) = time.filter(|time| *time < short) {
+                let rule = "at least 3s: standbys say once a second what they have";
+                return bad(key, &humantime::format_duration(time), rule);
+            }
+        }
+        if self.rpo_limit_bytes == Some(0) {
+            return bad("rpo_limit_bytes", &0, "0 would refuse every write; use \"off\"");
         }
         for url in &self.coordinators {
             check_url(self.plaintext, url).or_else(|rule| bad("coordinators", &format!("{url:?}"), &rule))?;

@@ -112,6 +112,8 @@ pub fn render(config: &Config, upstream: Option<(&str, u16)>, archive: bool, maj
         ("max_slot_wal_keep_size", &config.max_slot_wal_keep_size),
         ("wal_keep_size", &config.wal_keep_size),
         ("wal_receiver_timeout", "10s"),
+        // A primary takes the standby's word for a sign of life.
+        ("wal_receiver_status_interval", "1s"),
         ("wal_retrieve_retry_interval", "500ms"),
         ("primary_conninfo", &conninfo),
         ("primary_slot_name", &slot),
@@ -121,6 +123,9 @@ pub fn render(config: &Config, upstream: Option<(&str, u16)>, archive: bool, maj
     // Always: a command of the user's own would let WAL of a cut-off primary in that has diverged. Theirs belongs into
     // `restore_command` of agent.toml.
     lines.push(format!("restore_command = {}", quoted(restore)));
+    for file in [crate::synchronous::FILE, super::block::FILE] {
+        lines.push(format!("include_if_exists = {}", quoted(file)));
+    }
     if config.logical_slots {
         lines.push("hot_standby_feedback = on".to_owned());
     }
@@ -187,6 +192,9 @@ pub fn strip_auto(config: &Config, data_dir: &Path) -> io::Result<Vec<String>> {
     let mut managed: Vec<String> =
         included.lines().filter(|line| !line.starts_with('#')).filter_map(name).collect();
     managed.extend(crate::parameters::names(data_dir));
+    if data_dir.join(crate::synchronous::FILE).exists() {
+        managed.push("synchronous_standby_names".to_owned());
+    }
     let (out, kept): (Vec<&str>, Vec<&str>) =
         text.lines().partition(|line| name(line).is_some_and(|name| managed.contains(&name)));
     if out.is_empty() {

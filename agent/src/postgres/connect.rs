@@ -117,10 +117,24 @@ async fn bounded<T>(
 
 /// Connects to the local server as the superuser.
 pub async fn local(config: &Config, limit: Duration) -> Result<Connection, PgError> {
+    let mut pg = superuser(config);
+    pg.options(WRITES);
+    open("connect to the local server", pg, limit).await
+}
+
+/// The same, with the defaults that a client gets.
+pub async fn as_clients(config: &Config, limit: Duration) -> Result<Connection, PgError> {
+    open("connect to the local server", superuser(config), limit).await
+}
+
+/// The agent writes (role, slots, marker) also while clients may not: `block.rs`.
+const WRITES: &str = "-c default_transaction_read_only=off";
+
+fn superuser(config: &Config) -> PgConfig {
     let mut pg = PgConfig::new();
     pg.host_path(config.socket_dir()).port(config.port).user(config.superuser()).dbname("postgres");
     pg.application_name("regent-agent");
-    open("connect to the local server", pg, limit).await
+    pg
 }
 
 /// Connects to a server that somebody else runs.
@@ -148,7 +162,7 @@ pub async fn remote_database(
         super::conf::password(config).map_err(|source| PgError::Local { what: what.clone(), source })?;
     let mut pg = PgConfig::new();
     pg.host(host).port(port).user(ROLE).password(password).dbname(database);
-    pg.application_name("regent-agent").connect_timeout(limit);
+    pg.application_name("regent-agent").connect_timeout(limit).options(WRITES);
     open(&what, pg, limit).await
 }
 

@@ -90,6 +90,11 @@ impl Promises {
         self.unknown.store(unknown, SeqCst);
     }
 
+    /// When a leader answered last, CLOCK_BOOTTIME ns; 0 for never in this run.
+    pub fn coordinator_heard_ns(&self) -> u64 {
+        self.answered_ns.load(SeqCst)
+    }
+
     /// A coordinator has granted the lease.
     pub fn granted(&self) {
         *self.extended.lock().expect("no panic while held") = None;

@@ -24,6 +24,9 @@ use crate::{
 /// A clone has no budget of its own: the operation's step has. This only bounds a tool that hangs.
 const BUDGET: Duration = Duration::from_secs(24 * 3600);
 
+/// Under the member's name it would count as a standby whose word releases commits, before there is one.
+const CLONES: &str = " application_name=regent-clone";
+
 /// Clones.
 pub async fn clone(app: &App, upstream: &Upstream, keep_old: bool) -> Result<(), StepError> {
     let config = &app.config;
@@ -45,7 +48,7 @@ pub async fn clone(app: &App, upstream: &Upstream, keep_old: bool) -> Result<(),
         app.show(Some(JobProgress { kind: "clone".into(), done_bytes, total_bytes: total }));
     };
     progress(0);
-    let conninfo = conf::conninfo(config, &upstream.host, upstream.port, "");
+    let conninfo = conf::conninfo(config, &upstream.host, upstream.port, CLONES);
     let args = vec![
         format!("--pgdata={}", fresh.display()),
         format!("--dbname={conninfo}"),

@@ -16,7 +16,14 @@ use crate::{
 };
 
 /// Configuration that pg_rewind would take over from the source, and that is the member's own.
-pub const OWN_FILES: [&str; 4] = ["postgresql.conf", "pg_hba.conf", "pg_ident.conf", "postgresql.auto.conf"];
+pub const OWN_FILES: [&str; 6] = [
+    "postgresql.conf",
+    "pg_hba.conf",
+    "pg_ident.conf",
+    "postgresql.auto.conf",
+    crate::synchronous::FILE,
+    crate::postgres::block::FILE,
+];
 
 /// Rewinds; records success or why a clone must follow. An error means that it has not begun.
 pub async fn rewind(app: &App, upstream: &Upstream, budget_ms: u64) -> Result<(), StepError> {

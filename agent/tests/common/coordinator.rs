@@ -152,6 +152,7 @@ impl Coordinator {
             promises: None,
             parameters: None,
             supersedes: vec![],
+            synchronous: None,
         };
         Acknowledgement { nonce: heartbeat.nonce, lease, view: Some(view), group: None }
     }

@@ -138,6 +138,24 @@ impl State {
             Body::PromotableAcknowledged { cluster, epoch, instance, version } => {
                 procedure::promise::acknowledged(self, &mut change, cluster, *epoch, *instance, *version)
             }
+            Body::SynchronousSet { cluster, epoch, version, set, why } => {
+                procedure::synchronous::set(self, &mut change, cluster, *epoch, *version, set.as_ref(), why)
+            }
+            Body::SynchronousProven { cluster, epoch, version, since_lsn, received } => {
+                let since_lsn = *since_lsn;
+                procedure::synchronous::proven(
+                    self,
+                    &mut change,
+                    cluster,
+                    *epoch,
+                    *version,
+                    since_lsn,
+                    received,
+                )
+            }
+            Body::SynchronousLost { cluster, epoch, version, found } => {
+                procedure::synchronous::lost(self, &mut change, cluster, *epoch, *version, found)
+            }
         };
         reply?;
         promotable::follow(self.clusters.values_mut());

@@ -7,7 +7,7 @@
 
 use regent_types::{BootId, Epoch, InstanceId, MemberName};
 
-use crate::{Appointment, Cluster, FenceProof, Leadership, Rejection};
+use crate::{Appointment, Cluster, FenceProof, Leadership, Rejection, synchronous};
 
 /// `FenceDecided(epoch)`: from the applying of this entry on, no leader grants `epoch` or anything below.
 pub(crate) fn decide_fence(cluster: &mut Cluster, epoch: Epoch) {
@@ -32,7 +32,9 @@ pub(crate) fn appoint(
     let promotable_acknowledged = cluster.promotable.version;
     let appointment =
         Appointment { epoch, member, instance, boot, established: None, promotable_acknowledged };
+    let verified = cluster.established().is_some();
     cluster.appointment = Some(appointment);
+    synchronous::appointed(cluster, verified);
     epoch
 }
 

@@ -12,7 +12,7 @@ use std::{
 use regent_types::{CandidateReport, DataForm, Epoch, InstanceId, Lsn, MemberName};
 use serde::{Deserialize, Serialize};
 
-use crate::{Appointment, Cluster, SyncState, Trigger};
+use crate::{Appointment, Cluster, SyncState, Trigger, synchronous};
 
 /// How one member fared in a choice.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -165,6 +165,40 @@ pub enum VerdictReason {
     /// It may be promoted since a list that the fenced primary has not acknowledged: nobody asked it for promises.
     #[error(transparent)]
     NotAsked(crate::NotAsked),
+    /// Commits may have been acknowledged that no standby had.
+    #[error(
+        "commits may have been acknowledged without any standby ({why}): an operator's consent to the loss is needed"
+    )]
+    NobodyWaitedFor {
+        /// Why.
+        why: String,
+    },
+    /// A commit may be with those alone who did not answer.
+    #[error(
+        "{rule}: {found} of its members answered, {needed} are needed without an operator's consent to the loss"
+    )]
+    TooFewAnswered {
+        /// The rule.
+        rule: String,
+        /// How many answered.
+        found: usize,
+        /// How many have to.
+        needed: usize,
+    },
+    /// Another one may hold an acknowledged commit that it lacks.
+    #[error(
+        "{rule}: it has received {received}, {holder} has {highest}; an operator's consent to the loss is needed"
+    )]
+    BehindRule {
+        /// The rule.
+        rule: String,
+        /// What it has received.
+        received: Lsn,
+        /// Who has more.
+        holder: MemberName,
+        /// How much.
+        highest: Lsn,
+    },
 }
 
 fn outstanding(closed: Epoch, fenced: Epoch, left_ms: Option<u64>) -> String {
@@ -261,7 +295,7 @@ pub(crate) fn choose<'r>(
     let mut verdicts = Vec::new();
     for (member, config) in &choice.cluster.config.members {
         let report = reports.iter().find(|report| report.member == *member);
-        match report.ok_or(VerdictReason::Silent).and_then(|r| check(choice, r).map(|()| r)) {
+        match report.ok_or(VerdictReason::Silent).and_then(|r| check(choice, r, reports).map(|()| r)) {
             Ok(report) => eligible.push((rank(choice, report, config.priority), report)),
             Err(reason) => verdicts.push(Verdict { member: member.clone(), reason }),
         }
@@ -308,7 +342,11 @@ fn deciding(winning: &Rank, losing: &Rank) -> String {
     }
 }
 
-fn check(choice: &Choice<'_>, report: &CandidateReport) -> Result<(), VerdictReason> {
+fn check(
+    choice: &Choice<'_>,
+    report: &CandidateReport,
+    reports: &[CandidateReport],
+) -> Result<(), VerdictReason> {
     let config = choice.cluster.config.members.get(&report.member).ok_or(VerdictReason::NotPromotable)?;
     if !config.promotable {
         return Err(VerdictReason::NotPromotable);
@@ -337,7 +375,7 @@ fn check(choice: &Choice<'_>, report: &CandidateReport) -> Result<(), VerdictRea
     if startable && (old_primary || report.member == choice.from.member) {
         return check_old_primary(choice, report);
     }
-    check_standby(choice, report)
+    check_standby(choice, report, reports)
 }
 
 /// The primary that the operation ends (the first one of a new cluster counts as one).
@@ -379,7 +417,11 @@ fn check_against_promises(choice: &Choice<'_>, report: &CandidateReport) -> Resu
     check_promises(choice, report)
 }
 
-fn check_standby(choice: &Choice<'_>, report: &CandidateReport) -> Result<(), VerdictReason> {
+fn check_standby(
+    choice: &Choice<'_>,
+    report: &CandidateReport,
+    reports: &[CandidateReport],
+) -> Result<(), VerdictReason> {
     let Some(record) = choice.cluster.history.last() else {
         return Err(VerdictReason::NotInSync { why: "the cluster has no history yet".into() });
     };
@@ -406,6 +448,10 @@ fn check_standby(choice: &Choice<'_>, report: &CandidateReport) -> Result<(), Ve
     let received = report.received_lsn.ok_or(VerdictReason::NoLsn)?;
     // A planned move has judged it by the shutdown checkpoint already, and lost nothing.
     if choice.consent == Some(&report.member) || choice.handover.is_some() {
+        return Ok(());
+    }
+    // What was acknowledged is all there: what else is missing was promised to nobody.
+    if synchronous::check(choice.cluster, choice.from, report, reports)?.is_some() {
         return Ok(());
     }
     check_lag(choice, report, received)

@@ -5,7 +5,10 @@ use std::collections::BTreeMap;
 use regent_types::{Automation, ClusterName, LeaseTerms, MemberName, Region};
 use serde::{Deserialize, Serialize};
 
-use crate::switch::{FailbackMode, Window};
+use crate::{
+    switch::{FailbackMode, Window},
+    synchronous::SynchronousPolicy,
+};
 
 /// One member as configured.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -85,6 +88,9 @@ pub struct Policy {
     /// How long one promise between members lasts, ms; 0 turns promises off.
     #[serde(default)]
     pub promise_ms: u64,
+    /// Whom commits wait for.
+    #[serde(default)]
+    pub synchronous: SynchronousPolicy,
 }
 
 fn cooldown_default() -> u64 {
@@ -248,6 +254,7 @@ impl ClusterConfig {
             );
             return error("promise_duration", problem);
         }
+        self.check_synchronous()?;
         let bound_ms = policy.lease.bound_ns().div_ceil(1_000_000);
         let needed_ms = election_worst_ms.saturating_add(bound_ms);
         if needed_ms > policy.partition_timeout_ms {

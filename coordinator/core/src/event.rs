@@ -97,6 +97,10 @@ pub enum EventKind {
     ClusterImported,
     /// A member of it obeys this group.
     ImportAcknowledged,
+    /// Commits are to wait for others than before.
+    SynchronousChanged,
+    /// The primary waits for whom it should, and nothing acknowledged is outside that.
+    SynchronousProven,
 }
 
 /// One event, kept in the replicated state for `watch`.

@@ -16,7 +16,10 @@
 use crate::{Body, GroupNews, GroupRequestKind, RequestKind};
 
 /// The highest feature level that this build understands.
-pub const FEATURE_LEVEL: u8 = 2;
+pub const FEATURE_LEVEL: u8 = 3;
+
+/// The level that understands synchronous replication.
+pub(crate) const SYNCHRONOUS: u8 = 3;
 
 /// The level of a group that has never been raised.
 pub const FEATURE_LEVEL_FIRST: u8 = 1;
@@ -28,6 +31,7 @@ impl Body {
         match self {
             Body::RaiseLevel { level } => *level,
             Body::Request(request) => request.kind.level(),
+            Body::Configure(config) if config.policy.synchronous.on => SYNCHRONOUS,
             Body::Configure(_)
             | Body::Declare(_)
             | Body::FenceProven { .. }
@@ -47,6 +51,9 @@ impl Body {
             Body::Vetoed { .. } | Body::EventsTold { .. } | Body::Drill { .. } | Body::Observed { .. } => 2,
             Body::Group(request) => request.kind.level(),
             Body::GroupNews(GroupNews::Named { .. }) | Body::ImportAcknowledged { .. } => 2,
+            Body::SynchronousSet { .. } | Body::SynchronousProven { .. } | Body::SynchronousLost { .. } => {
+                SYNCHRONOUS
+            }
         }
     }
 }
@@ -55,6 +62,7 @@ impl RequestKind {
     /// The lowest level that understands this request.
     pub fn level(&self) -> u8 {
         match self {
+            RequestKind::SetPolicy { to, .. } if to.synchronous.on => SYNCHRONOUS,
             RequestKind::Failover { .. }
             | RequestKind::Pause
             | RequestKind::Resume

@@ -38,6 +38,7 @@ mod rejection;
 mod request;
 mod state;
 mod switch;
+mod synchronous;
 
 pub use apply::{Applied, Reply};
 pub use candidate::{Verdict, VerdictReason};
@@ -76,3 +77,4 @@ pub use state::{
     Alert, AlertKind, Appointment, Cluster, DnsRecord, EpochRecord, Established, State, SyncState,
 };
 pub use switch::{FailbackMode, MemberFacts, PendingFailback, Readiness, Scheduled, Window};
+pub use synchronous::{LoggedSet, Shortage, SyncMembers, Synchronous, SynchronousPolicy};

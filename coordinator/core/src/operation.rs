@@ -218,4 +218,7 @@ pub struct Operation {
     /// What a drill has found out.
     #[serde(default)]
     pub drill: Option<Box<DrillFindings>>,
+    /// What a failover lost of acknowledged writes by the synchronous rules, when these could prove it.
+    #[serde(default)]
+    pub acknowledged_loss: Option<String>,
 }

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use regent_types::{
     Automation, BootId, CandidateReport, ClusterName, CoordinatorId, EffectKey, Epoch, FencedEvidence,
-    GroupId, InstanceId, Lsn, MemberName, OperationId, Outcome, RequestId,
+    GroupId, InstanceId, Lsn, MemberName, OperationId, Outcome, RequestId, SyncSet,
 };
 use serde::{Deserialize, Serialize};
 
@@ -212,6 +212,43 @@ pub enum Body {
         said: Box<ImportedMember>,
         /// Earlier instances that its guard speaks for.
         succeeds: Vec<InstanceId>,
+    },
+    /// Commits are to wait for others than before.
+    SynchronousSet {
+        /// The cluster.
+        cluster: ClusterName,
+        /// The epoch that was meant.
+        epoch: Epoch,
+        /// The newest rule that was seen.
+        version: u64,
+        /// The rule; nobody without one.
+        set: Option<SyncSet>,
+        /// Why.
+        why: String,
+    },
+    /// The newest rule is in force, and its members have everything from before.
+    SynchronousProven {
+        /// The cluster.
+        cluster: ClusterName,
+        /// The epoch that was meant.
+        epoch: Epoch,
+        /// The rule that was meant.
+        version: u64,
+        /// Since when it is in force.
+        since_lsn: Lsn,
+        /// What its members have received.
+        received: BTreeMap<MemberName, Lsn>,
+    },
+    /// PostgreSQL acts by something else than the newest rule.
+    SynchronousLost {
+        /// The cluster.
+        cluster: ClusterName,
+        /// The epoch that was meant.
+        epoch: Epoch,
+        /// The rule that was meant.
+        version: u64,
+        /// What it was found with.
+        found: String,
     },
 }
 

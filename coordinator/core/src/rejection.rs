@@ -367,4 +367,10 @@ pub enum Rejection {
     /// A cluster cannot be taken over from another group.
     #[error("import: {0}")]
     Import(#[from] crate::ImportError),
+    /// The synchronous rule does not fit the policy, or what is known.
+    #[error("the synchronous rule is not accepted: {problem}")]
+    SynchronousRule {
+        /// Why, with both sides' values.
+        problem: String,
+    },
 }

@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     Adoption, ClusterConfig, Cooldown, Effect, Event, FEATURE_LEVEL_FIRST, Forgotten, Group, Import,
     LeaseInFlight, Membership, Observation, Operation, Parameters, Pending, PendingFailback, PromotableList,
-    Rehearsal, Scheduled,
+    Rehearsal, Scheduled, Synchronous,
 };
 
 /// Newest events kept for `watch`.
@@ -133,6 +133,10 @@ pub enum AlertKind {
     NotStreaming,
     /// The primary's disk will be full soon at the present rate.
     DiskFilling,
+    /// Fewer standbys are waited for, or there to be waited for, than the policy asks for.
+    SynchronousShort,
+    /// The primary refuses writes by a limit of its own.
+    WritesBlocked,
 }
 
 impl AlertKind {
@@ -141,6 +145,8 @@ impl AlertKind {
         match self {
             Self::NotStreaming => "not_streaming",
             Self::DiskFilling => "disk_filling",
+            Self::SynchronousShort => "synchronous_short",
+            Self::WritesBlocked => "writes_blocked",
         }
     }
 }
@@ -229,6 +235,9 @@ pub struct Cluster {
     /// How it came from another group, if it did.
     #[serde(default)]
     pub import: Option<Box<Import>>,
+    /// By which rules commits may have been acknowledged.
+    #[serde(default)]
+    pub synchronous: Synchronous,
 }
 
 fn resumed_default() -> Automation {
@@ -276,6 +285,7 @@ impl Cluster {
             promises: (!arriving).then(|| self.promise_view()),
             supersedes: self.import.iter().flat_map(|import| import.supersedes.iter().copied()).collect(),
             parameters: self.parameters.view(),
+            synchronous: self.synchronous_view(),
         }
     }
 

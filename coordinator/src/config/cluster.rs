@@ -2,11 +2,14 @@
 
 use std::{collections::BTreeMap, net::IpAddr, time::Duration};
 
-use regent_core::{ClusterConfig, ConfigError, FailbackMode, MemberConfig, Policy};
+use regent_core::{
+    ClusterConfig, ConfigError, FailbackMode, MemberConfig, Policy, Shortage, SyncMembers, SynchronousPolicy,
+};
 use regent_types::{Automation, ClusterName, LeaseTerms, MemberName, Region};
 use serde::{Deserialize, Serialize};
 
 mod policy;
+mod synchronous;
 
 pub use policy::{change, render};
 
@@ -114,6 +117,14 @@ struct PolicyTable {
     failback_window: Option<window::Text>,
     #[serde(with = "humantime_serde::option", skip_serializing_if = "Option::is_none")]
     promise_duration: Option<Duration>,
+    #[serde(deserialize_with = "synchronous::read_switch", serialize_with = "synchronous::write_switch")]
+    synchronous: bool,
+    synchronous_standbys: u32,
+    #[serde(deserialize_with = "synchronous::read_members", serialize_with = "synchronous::write_members")]
+    synchronous_members: SyncMembers,
+    synchronous_shortage: Shortage,
+    #[serde(with = "humantime_serde")]
+    synchronous_timeout: Duration,
 }
 
 const OFF: &str = "off";
@@ -175,6 +186,11 @@ impl Default for PolicyTable {
             failback_after: s(600),
             failback_window: None,
             promise_duration: None,
+            synchronous: false,
+            synchronous_standbys: 1,
+            synchronous_members: SyncMembers::All,
+            synchronous_shortage: Shortage::Degrade,
+            synchronous_timeout: s(30),
         }
     }
 }
@@ -231,6 +247,13 @@ impl From<PolicyTable> for Policy {
             // Short beside the lease: a region that is cut from the coordinators and not from its peers is failed over this much
             // later. A promise is renewed at a quarter of it, so it bears a cut between members of half a minute.
             promise_ms: ms(policy.promise_duration.unwrap_or(Duration::from_secs(60).min(policy.lease_ttl))),
+            synchronous: SynchronousPolicy {
+                on: policy.synchronous,
+                standbys: policy.synchronous_standbys,
+                members: policy.synchronous_members,
+                shortage: policy.synchronous_shortage,
+                timeout_ms: ms(policy.synchronous_timeout),
+            },
         }
     }
 }

@@ -349,6 +349,8 @@ impl Agent {
                 salvages: Vec::new(),
                 promise: regent_types::PromiseFacts::default(),
                 parameters: regent_types::ParameterFacts::default(),
+                synchronous: None,
+                blocked_writes: None,
             },
         }
     }

@@ -185,6 +185,7 @@ impl From<ClusterView> for v1::ClusterView {
             promises: view.promises.map(Into::into),
             parameters: view.parameters.map(Into::into),
             supersedes: view.supersedes.into_iter().map(Into::into).collect(),
+            synchronous: view.synchronous.map(Into::into),
         }
     }
 }
@@ -202,6 +203,7 @@ impl TryFrom<v1::ClusterView> for ClusterView {
             promises: optional(view.promises, "promises")?,
             parameters: optional(view.parameters, "parameters")?,
             supersedes: parsed_list(&view.supersedes, "supersedes")?,
+            synchronous: optional(view.synchronous, "synchronous")?,
         })
     }
 }

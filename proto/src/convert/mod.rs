@@ -13,6 +13,7 @@ mod promise;
 mod report;
 mod session;
 mod switch;
+mod synchronous;
 
 #[cfg(test)]
 mod earlier;

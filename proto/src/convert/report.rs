@@ -23,6 +23,8 @@ impl From<Report> for v1::Report {
             salvages: report.salvages.into_iter().map(Into::into).collect(),
             promise: Some(report.promise.into()),
             parameters: Some(report.parameters.into()),
+            synchronous: report.synchronous.map(Into::into),
+            blocked_writes: report.blocked_writes.map(Into::into),
         }
     }
 }
@@ -40,6 +42,8 @@ impl TryFrom<v1::Report> for Report {
             salvages: list(report.salvages, "salvages")?,
             promise: optional(report.promise, "promise")?.unwrap_or_default(),
             parameters: optional(report.parameters, "parameters")?.unwrap_or_default(),
+            synchronous: optional(report.synchronous, "synchronous")?,
+            blocked_writes: report.blocked_writes.map(Into::into),
         })
     }
 }

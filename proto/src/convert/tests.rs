@@ -110,6 +110,13 @@ fn report() -> Report {
             raise_first: vec!["max_connections".into()],
             refused: [("nonsense".to_owned(), "unrecognized configuration parameter".to_owned())].into(),
         },
+        synchronous: Some(SynchronousFacts {
+            epoch: Epoch(4),
+            version: 6,
+            names: "ANY 1 (\"us-east-1\")".into(),
+            since_lsn: Some(Lsn(0x5000)),
+        }),
+        blocked_writes: Some(BlockedWrites { reason: "rpo_limit".into(), for_ms: 5, ended_ms_ago: Some(6) }),
     }
 }
 
@@ -381,6 +388,12 @@ fn every_acknowledgement_round_trips() {
                 values: [("work_mem".to_owned(), "8MB".to_owned())].into(),
             }),
             supersedes: vec![regent_types::GroupId(7)],
+            synchronous: Some(SynchronousView {
+                epoch: Epoch(5),
+                version: 6,
+                rules: [(member("us-east-1"), SyncSet { number: 1, members: [member("eu-north-1")].into() })]
+                    .into(),
+            }),
         };
         for view in [None, Some(view)] {
             for lease in leases.clone() {

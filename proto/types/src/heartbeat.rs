@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     BootId, ClusterName, Epoch, GroupId, InstanceId, MemberName, ParametersView, PromiseView, Region, Report,
+    SynchronousView,
 };
 
 /// One heartbeat of one member. `stamp_ns` and `nonce` come back with the acknowledgement: a lease is counted from
@@ -181,4 +182,7 @@ pub struct ClusterView {
     /// The groups from which an operator has taken this cluster over: a member that obeys one of them is to obey this one.
     #[serde(default)]
     pub supersedes: Vec<GroupId>,
+    /// Whom commits wait for; absent from a coordinator that knows nothing of it.
+    #[serde(default)]
+    pub synchronous: Option<SynchronousView>,
 }

@@ -16,6 +16,7 @@ mod policy;
 mod promise;
 mod report;
 mod salvage;
+mod synchronous;
 
 pub use directive::{AdoptedHistory, Branch, Directive, EffectKey, Upstream};
 pub use group::GroupId;
@@ -34,7 +35,8 @@ pub use parameters::{ParameterFacts, ParametersView, STANDBY_NEEDS};
 pub use policy::{Automation, LeaseTerms};
 pub use promise::{GivenPromise, PromiseFacts, PromiseView, PromisedLease, PromotableMember};
 pub use report::{
-    DataFacts, DataForm, DiskFacts, DiskProbe, GuardFacts, JobProgress, PostgresFacts, PostgresState, Report,
-    StandbyFacts, WalFacts, WalRetention,
+    BlockedWrites, DataFacts, DataForm, DiskFacts, DiskProbe, GuardFacts, JobProgress, PostgresFacts,
+    PostgresState, Report, StandbyFacts, WalFacts, WalRetention,
 };
 pub use salvage::{SalvageCompleteness, SalvageSummary, SalvagedRelation};
+pub use synchronous::{SyncSet, SynchronousFacts, SynchronousView};

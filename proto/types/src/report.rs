@@ -4,7 +4,8 @@
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Epoch, InstanceId, Lsn, MemberName, ParameterFacts, PromiseFacts, SalvageSummary, SystemId, Timeline,
+    Epoch, InstanceId, Lsn, MemberName, ParameterFacts, PromiseFacts, SalvageSummary, SynchronousFacts,
+    SystemId, Timeline,
 };
 
 /// Everything an agent knows about its member at one instant.
@@ -31,6 +32,23 @@ pub struct Report {
     /// What it has made of the cluster's PostgreSQL parameters.
     #[serde(default)]
     pub parameters: ParameterFacts,
+    /// Primary: whom its commits wait for.
+    #[serde(default)]
+    pub synchronous: Option<SynchronousFacts>,
+    /// Primary: the last time that it refused writes by a limit of its own.
+    #[serde(default)]
+    pub blocked_writes: Option<BlockedWrites>,
+}
+
+/// A primary refuses writes, or did.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BlockedWrites {
+    /// By which limit, with both sides' numbers.
+    pub reason: String,
+    /// For how long, ms.
+    pub for_ms: u64,
+    /// How long ago it ended, ms; `None` while it lasts.
+    pub ended_ms_ago: Option<u64>,
 }
 
 /// The guard as the agent sees it.

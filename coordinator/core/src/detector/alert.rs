@@ -17,7 +17,9 @@ impl Detector {
         let changed = members.iter().find_map(|member| {
             let streams = (AlertKind::NotStreaming, self.not_streaming(now_ns, name, cluster, member));
             let disk = (AlertKind::DiskFilling, self.disk_filling(now_ns, cluster, member));
-            let mut wanted = [streams, disk].into_iter();
+            let short = (AlertKind::SynchronousShort, self.synchronous_short(now_ns, cluster, member));
+            let blocked = (AlertKind::WritesBlocked, self.writes_blocked(now_ns, cluster, member));
+            let mut wanted = [streams, disk, short, blocked].into_iter();
             wanted.find_map(|(kind, text)| {
                 let raised = cluster.alerts.iter().any(|alert| alert.member == *member && alert.kind == kind);
                 (text.is_some() != raised).then(|| (member.clone(), kind, text))
@@ -66,6 +68,13 @@ impl Detector {
             }
             None => format!("{member} is confirmed and has not been heard for {silent_ms} ms"),
         })
+    }
+
+    fn writes_blocked(&self, now_ns: u64, cluster: &Cluster, member: &MemberName) -> Option<String> {
+        cluster.established().filter(|(primary, _)| primary.member == *member)?;
+        let (heartbeat, _) = self.fresh(now_ns, cluster, member)?;
+        let blocked = heartbeat.report.blocked_writes.as_ref()?;
+        blocked.ended_ms_ago.is_none().then(|| format!("{member} refuses writes: {}", blocked.reason))
     }
 
     fn disk_filling(&self, now_ns: u64, cluster: &Cluster, member: &MemberName) -> Option<String> {

@@ -272,6 +272,12 @@ impl Detector {
         );
         let able = candidates.iter().filter(|standing| standing.able).count();
         guard("candidate", able > 0, format!("{able} of {} members could take over", candidates.len()));
+        if !cluster.synchronous.logged.is_empty() {
+            match crate::synchronous::outlook(cluster, &self.would_answer(now_ns, cluster)) {
+                Ok(text) => guard("synchronous", true, text),
+                Err(text) => guard("synchronous", false, format!("it would wait for consent: {text}")),
+            }
+        }
         match &shell.veto {
             Some(veto) => guard("veto", false, veto.clone()),
             None => guard("veto", true, "the hook, if there is one, has not said no".to_owned()),

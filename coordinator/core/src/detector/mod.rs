@@ -16,6 +16,7 @@ mod overdue;
 mod planned;
 mod position;
 mod sync;
+mod synchronous;
 mod trigger;
 
 use std::collections::BTreeMap;
@@ -58,6 +59,8 @@ struct Memory {
     position: Option<Position>,
     /// Since when a confirmed standby has been without its stream.
     not_streaming_since_ns: Option<u64>,
+    /// Since when commits could not wait for it while the primary worked.
+    no_stream_since_ns: Option<u64>,
     /// Since when the primary has not had what it needs.
     wal_gone_since_ns: Option<u64>,
     /// What it had got done at its last progress, and when that was.
@@ -212,6 +215,9 @@ impl Detector {
             }
         }
         for (name, cluster) in &state.clusters {
+            let understood = state.level() >= crate::level::SYNCHRONOUS;
+            let synchronous = understood.then(|| self.synchronous(now_ns, name, cluster)).flatten();
+            bodies.extend(synchronous.filter(|body| accepted(leadership, state, name, cluster, body).is_ok()));
             let alert = self.alert(now_ns, name, cluster);
             bodies.extend(alert.filter(|body| accepted(leadership, state, name, cluster, body).is_ok()));
         }

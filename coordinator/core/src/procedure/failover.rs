@@ -28,6 +28,7 @@ use super::{
 use crate::{
     Appointment, Cluster, EffectKind, EventKind, FenceProof, FenceRecord, LossReport, LossUpperBound,
     Operation, OperatorRequest, Rejection, State, Step, Trigger, authority, candidate, operation::Kind,
+    synchronous,
 };
 
 /// Decides the fence of the current appointment and asks for a proof.
@@ -251,6 +252,8 @@ fn choose(
     let (winner, verdicts) = candidate::choose(&choice, reports);
     let summary: Vec<String> = verdicts.iter().map(|v| format!("{}: {}", v.member, v.reason)).collect();
     let winner = winner.cloned();
+    let acknowledged_loss =
+        winner.as_ref().and_then(|winner| acknowledged_loss(cluster, &bound, winner, reports));
     let operation = running(cluster);
     let known = operation.verdicts.len() == verdicts.len()
         && operation
@@ -264,6 +267,7 @@ fn choose(
         Some(winner) => {
             let reason = rolled_back_by(operation, &winner.member);
             operation.loss = loss(operation, change, &winner, primary_lsn);
+            operation.acknowledged_loss = acknowledged_loss.clone();
             retire_all(cluster);
             if let Some(reason) = reason {
                 switchover::roll_back(cluster, change, &reason);
@@ -271,6 +275,24 @@ fn choose(
             appoint(cluster, change, &winner, summary);
         }
         None => wait(cluster, change, &bound, summary, known),
+    }
+}
+
+/// What the synchronous rules prove of a failover to `winner`.
+fn acknowledged_loss(
+    cluster: &Cluster,
+    bound: &Appointment,
+    winner: &CandidateReport,
+    reports: &[CandidateReport],
+) -> Option<String> {
+    let operation = cluster.operation.as_ref()?;
+    let moved = operation.from.as_ref().is_some_and(|from| from.member != winner.member);
+    if !moved || operation.kind != Kind::Failover || winner.member == bound.member {
+        return None;
+    }
+    match synchronous::check(cluster, bound, winner, reports) {
+        Ok(proof) => proof,
+        Err(reason) => Some(format!("not proven: {reason}")),
     }
 }
 

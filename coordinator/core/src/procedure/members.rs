@@ -107,6 +107,9 @@ fn remove(
     if !others.into_iter().any(|(_, other)| other.promotable) {
         return Err(Rejection::LastPromotable { member: member.clone(), primary: primary.clone() });
     }
+    let mut without = cluster.config.clone();
+    without.members.remove(member);
+    without.check_synchronous()?;
     if let Some(operation) = &cluster.operation
         && operation.kind == (Kind::Rejoin { member: member.clone() })
     {

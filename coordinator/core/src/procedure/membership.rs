@@ -101,6 +101,7 @@ pub(super) fn begin(
         rehearsal: None,
         observed: None,
         import: None,
+        synchronous: crate::Synchronous::default(),
     };
     let how = match adopt {
         Some(system_id) => format!(", taking over running servers of system {system_id}"),

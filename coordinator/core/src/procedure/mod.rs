@@ -26,6 +26,7 @@ pub(crate) mod restraint;
 pub(crate) mod schedule;
 mod steps;
 pub(crate) mod switchover;
+pub(crate) mod synchronous;
 
 use regent_types::{ClusterName, EffectKey, Epoch, MemberName, OperationId};
 

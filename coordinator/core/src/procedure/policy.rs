@@ -47,6 +47,7 @@ pub(crate) fn set(
     config.policy = (**to).clone();
     config.check(*election_worst_ms)?;
     cluster.config = config;
+    crate::synchronous::policy_changed(cluster);
     keep_in_flight(cluster, change, from);
     remember(cluster, request, None);
     let text = format!("{} ({}: {})", what.join(", "), request.actor, request.reason);

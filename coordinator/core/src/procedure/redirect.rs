@@ -53,6 +53,7 @@ pub(crate) fn promoted(
         system_id: evidence.system_id,
     };
     update_sync(cluster, &appointment.member, established);
+    crate::synchronous::verified(cluster);
     let member = appointment.member;
     cluster.history.push(EpochRecord { epoch: evidence.epoch, member: member.clone(), established });
     if let Some(current) = &mut cluster.appointment {

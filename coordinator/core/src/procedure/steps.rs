@@ -62,6 +62,7 @@ pub(crate) fn record(cluster: &mut Cluster, change: &Change, start: Start) -> Op
         rollback: None,
         reconnected_ms: None,
         drill: None,
+        acknowledged_loss: None,
     }
 }
 

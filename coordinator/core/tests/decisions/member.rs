@@ -1,10 +1,11 @@
 //! A fake member: its facts, its heartbeats, and what a healthy one would answer to a directive.
 
 use regent_types::{
-    BootId, Branch, CandidateReport, CheckpointedEvidence, ClusterName, DataFacts, DataForm, DiskFacts,
-    DiskProbe, Epoch, FencedEvidence, GuardFacts, Heartbeat, InstanceId, JobProgress, Lsn, MemberName,
-    PostgresFacts, PostgresState, PromotedEvidence, RejoinMethod, RejoinedEvidence, Report,
-    SalvageCompleteness, SalvageSummary, StandbyFacts, SystemId, Timeline, Upstream, WalFacts, WalRetention,
+    BootId, Branch, CandidateReport, CheckpointedEvidence, ClusterName, ClusterView, DataFacts, DataForm,
+    DiskFacts, DiskProbe, Epoch, FencedEvidence, GuardFacts, Heartbeat, InstanceId, JobProgress, Lsn,
+    MemberName, PostgresFacts, PostgresState, PromotedEvidence, RejoinMethod, RejoinedEvidence, Report,
+    SalvageCompleteness, SalvageSummary, StandbyFacts, SyncSet, SynchronousFacts, SystemId, Timeline,
+    Upstream, WalFacts, WalRetention,
 };
 
 pub const SYSTEM: SystemId = SystemId(7001);
@@ -45,6 +46,12 @@ pub struct Member {
     pub misses_shutdown: bool,
     /// A fast shutdown does not end in time.
     pub shuts_down_late: bool,
+    /// Whom its commits wait for, as it was told.
+    pub synchronous: Option<SynchronousFacts>,
+    /// Writes that it refuses.
+    pub blocked_writes: Option<regent_types::BlockedWrites>,
+    /// It does not carry out what it is told of that.
+    pub holds_rule: bool,
 }
 
 /// Length of a shutdown checkpoint's record.
@@ -80,6 +87,9 @@ impl Member {
             job: None,
             misses_shutdown: false,
             shuts_down_late: false,
+            synchronous: None,
+            blocked_writes: None,
+            holds_rule: false,
         }
     }
 
@@ -150,6 +160,8 @@ impl Member {
                 ..Default::default()
             },
             parameters: regent_types::ParameterFacts::default(),
+            synchronous: self.synchronous.clone().filter(|_| primary),
+            blocked_writes: self.blocked_writes.clone(),
         };
         Heartbeat {
             cluster: self.cluster.clone(),
@@ -162,6 +174,20 @@ impl Member {
             members_version: self.members_version,
             group: self.group,
         }
+    }
+
+    /// Acts by what it is told, as its agent would: in force since the end of its WAL.
+    pub fn waits_as_told(&mut self, view: &ClusterView) {
+        let Some(told) = view.synchronous.as_ref().filter(|_| !self.holds_rule) else { return };
+        if self.synchronous.as_ref().is_some_and(|facts| facts.version == told.version) {
+            return;
+        }
+        self.synchronous = Some(SynchronousFacts {
+            epoch: told.epoch,
+            version: told.version,
+            names: told.rules.get(&self.name).map(SyncSet::names).unwrap_or_default(),
+            since_lsn: Some(self.lsn),
+        });
     }
 
     /// Its data counts as part of this epoch's history.

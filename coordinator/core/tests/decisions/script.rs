@@ -2,7 +2,7 @@
 //!
 //! | command | what it does |
 //! | --- | --- |
-//! | `world a b` | a configured cluster `gravl`, nothing appointed; `max_lag=BYTES`, `max_lag_ms=MS`, `disk_alert_s=S`, `cooldown=MS`, `automation=approve`, `dns=embedded,route53` |
+//! | `world a b` | a configured cluster `gravl`, nothing appointed; `max_lag=BYTES`, `max_lag_ms=MS`, `disk_alert_s=S`, `cooldown=MS`, `automation=approve`, `dns=embedded,route53`, `sync=degrade`, `sync=strict:2`, `sync=off` (5 s time-out) |
 //! | `healthy a b` | the same, led to *sync confirmed*; `healthy a b / rides: x y` makes a second cluster |
 //! | `set a silent`, `heard`, `down`, `up`, `disk=EIO`, `lsn=0/900`, `system=1`, `refused=WHY` | changes a member's facts |
 //! | `set a cut`, `streams`, `sample_age=MS`, `oldest=0/900`, `full_in=S` | the same, of its WAL |
@@ -25,6 +25,9 @@
 //! | `set b misses-shutdown`, `set a shuts-down-late` | in a switchover: the target's stream breaks early, the shutdown is overdue |
 //! | `level` | the group understands everything that this build does |
 //! | `report` | the last ended operation, step by step |
+//! | `set a holds-rule`, `set a names=''` | the primary's agent does not carry out the synchronous rule; its server runs with another one |
+//! | `set a blocks=rpo_limit` | the primary refuses writes by a limit of its own; without a name no more |
+//! | `rules` | the synchronous rules that were logged |
 //! | `status` | one line; `verdicts`: why each candidate lost; `loss`: of the last failover |
 //!
 //! `@rides COMMAND` names another cluster than `gravl`.
@@ -114,6 +117,7 @@ impl Script {
                             _ => regent_core::FailbackMode::Manual,
                         }
                     }
+                    "sync" => made.policy.synchronous = synchronous(value),
                     "dns" => made.dns_providers = value.split(',').map(str::to_owned).collect(),
                     _ => panic!("no setting {key}"),
                 }
@@ -186,6 +190,12 @@ impl Script {
                 said.extend(last.steps.iter().map(|step| format!("{:?}: {}", step.step, step.evidence)));
             }
             "status" => said.push(self.status(cluster)),
+            "rules" => {
+                let rules = &self.world().cluster(cluster).synchronous;
+                let logged: Vec<String> = rules.logged.iter().map(ToString::to_string).collect();
+                let proven = if rules.is_proven() { "proven" } else { "not proven" };
+                said.push(format!("{} ({proven})", logged.join("; ")));
+            }
             "verdicts" => {
                 let operation = self.world().cluster(cluster).operation.as_ref().expect("an operation");
                 said.extend(operation.verdicts.iter().map(|v| short(&format!("{}: {}", v.member, v.reason))));
@@ -197,6 +207,7 @@ impl Script {
                     .find(|operation| operation.kind == Kind::Failover || operation.kind.is_planned())
                     .expect("a failover");
                 said.push(format!("{:?}", last.loss));
+                said.extend(last.acknowledged_loss.clone().map(|loss| format!("acknowledged: {loss}")));
             }
             _ => panic!("no command {verb}"),
         }
@@ -249,6 +260,18 @@ impl Script {
             }
             ("misses-shutdown", _) => member.misses_shutdown = true,
             ("shuts-down-late", _) => member.shuts_down_late = true,
+            ("blocks", "") => member.blocked_writes = None,
+            ("blocks", why) => {
+                member.blocked_writes = Some(regent_types::BlockedWrites {
+                    reason: why.to_owned(),
+                    for_ms: 0,
+                    ended_ms_ago: None,
+                });
+            }
+            ("holds-rule", _) => member.holds_rule = true,
+            ("names", names) => {
+                member.synchronous.as_mut().expect("a rule").names = names.to_owned();
+            }
             ("timeline", id) => member.timeline = Some(regent_types::Timeline(id.parse().unwrap())),
             _ => panic!("no fact {fact}"),
         }
@@ -364,6 +387,7 @@ impl Script {
             match key {
                 "lease_ttl" => to.lease.ttl_ms = ms(),
                 "partition_timeout" => to.partition_timeout_ms = ms(),
+                "sync" => to.synchronous = synchronous(value),
                 "guard" => {
                     let (member, limit) = value.split_once(':').expect("member:seconds");
                     guards.insert(member_name(member), limit.parse::<u64>().unwrap() * 1_000);
@@ -477,6 +501,21 @@ impl Script {
                 }
             }
         }
+    }
+}
+
+/// `degrade`, `strict:2`, `off`.
+fn synchronous(value: &str) -> regent_core::SynchronousPolicy {
+    let (shortage, standbys) = value.split_once(':').unwrap_or((value, "1"));
+    regent_core::SynchronousPolicy {
+        on: shortage != "off",
+        standbys: standbys.parse().expect("a number"),
+        shortage: match shortage {
+            "strict" => regent_core::Shortage::Strict,
+            _ => regent_core::Shortage::Degrade,
+        },
+        timeout_ms: 5_000,
+        ..Default::default()
     }
 }
 

@@ -48,6 +48,7 @@ pub fn policy() -> Policy {
         failback_after_ms: 10_000,
         failback_window: None,
         promise_ms: 0,
+        synchronous: Default::default(),
     }
 }
 
@@ -122,6 +123,9 @@ impl World {
         };
         world.leases.begin(leadership, world.now_ns);
         world.detector.begin_leadership(leadership, world.now_ns, Vec::new());
+        if configs.iter().any(|config| config.policy.synchronous.on) {
+            world.propose(Body::RaiseLevel { level: regent_core::FEATURE_LEVEL }).unwrap();
+        }
         for config in configs {
             for member in config.members.keys() {
                 let instance = world.next_instance();
@@ -151,7 +155,9 @@ impl World {
                 let standbys = cluster.config.members.len() - 1;
                 let confirmed =
                     cluster.sync.values().filter(|s| matches!(s, regent_core::SyncState::Confirmed { .. }));
+                let synchronous = &cluster.synchronous;
                 cluster.operation.is_none()
+                    && (synchronous.logged.is_empty() || synchronous.is_proven())
                     && cluster.established().is_some()
                     && confirmed.count() == standbys
             })
@@ -211,6 +217,10 @@ impl World {
             let confirmed = Confirmed { leadership: self.leadership, read_index: self.state.applied_index };
             let acknowledgement =
                 self.leases.grant(self.now_ns, &confirmed, &self.state, &heartbeat).unwrap();
+            if let Some(view) = &acknowledgement.view {
+                let key = (heartbeat.cluster.clone(), heartbeat.member.clone());
+                self.members.get_mut(&key).expect("a member of the world").waits_as_told(view);
+            }
             let answer = match acknowledgement.lease {
                 LeaseDecision::Granted(grant) => {
                     self.hold(&heartbeat.cluster, grant.instance);

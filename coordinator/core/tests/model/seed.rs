@@ -122,6 +122,7 @@ fn config(members: usize, lease: LeaseTerms) -> ClusterConfig {
             failback_after_ms: 1_000_000,
             failback_window: None,
             promise_ms: 0,
+            synchronous: Default::default(),
         },
         automation: regent_types::Automation::Automatic,
         preferred_region: None,
@@ -286,6 +287,8 @@ pub fn heartbeat(member: usize, restarts: u8, stamp_ns: u64) -> Heartbeat {
             salvages: Vec::new(),
             promise: regent_types::PromiseFacts::default(),
             parameters: regent_types::ParameterFacts::default(),
+            synchronous: None,
+            blocked_writes: None,
         },
     }
 }

@@ -102,6 +102,7 @@ pub(crate) fn report(report: &OperationReport, paint: &Paint) -> String {
         line("found", drill.verdict.as_deref().unwrap_or_default());
         line("candidate", drill.candidate.as_deref().unwrap_or_default());
     }
+    line("acknowledged writes lost", report.acknowledged_loss.as_deref().unwrap_or_default());
     if let Some(salvage) = &report.salvage {
         let whole = match &salvage.partial {
             None => "complete".to_owned(),

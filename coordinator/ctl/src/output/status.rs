@@ -133,6 +133,12 @@ fn cluster(cluster: &ClusterStatus, paint: &Paint) -> String {
             duration(policy.lease_ttl_ms),
         ));
     }
+    if let Some(synchronous) = &cluster.synchronous {
+        let rule = synchronous.logged.last().map_or("nobody", String::as_str);
+        let line = format!("  synchronous ({}): {rule}, {}", synchronous.shortage, synchronous.state);
+        text.push_str(&if synchronous.proven { line } else { paint.tone(Tone::Warn, &line) });
+        text.push('\n');
+    }
     for difference in &cluster.file_differs {
         let line = format!("  ! the coordinator's file differs: {difference}");
         text.push_str(&paint.tone(Tone::Warn, &line));

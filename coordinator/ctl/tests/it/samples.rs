@@ -177,6 +177,7 @@ pub fn operation(state: v1::OperationState, reason: Option<&str>) -> v1::Operati
         candidates: vec![],
         loss_upper_bound: Some(v1::LossReport { bytes: Some(2_048), ..Default::default() }),
         loss_final: None,
+        acknowledged_loss: None,
         salvage: None,
         evidence: None,
         drill: None,

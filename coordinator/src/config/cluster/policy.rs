@@ -43,6 +43,11 @@ impl From<&Policy> for PolicyTable {
             failback_after: of_ms(policy.failback_after_ms),
             failback_window: policy.failback_window.clone().map(window::Text),
             promise_duration: Some(of_ms(policy.promise_ms)),
+            synchronous: policy.synchronous.on,
+            synchronous_standbys: policy.synchronous.standbys,
+            synchronous_members: policy.synchronous.members.clone(),
+            synchronous_shortage: policy.synchronous.shortage,
+            synchronous_timeout: of_ms(policy.synchronous.timeout_ms),
         }
     }
 }
@@ -134,6 +139,26 @@ mod tests {
     }
 
     #[test]
+    fn synchronous_replication_is_spelt_as_in_the_file() {
+        let pair = |key: &str, value: &str| (key.to_owned(), value.to_owned());
+        let values = [
+            pair("synchronous", "on"),
+            pair("synchronous_standbys", "2"),
+            pair("synchronous_members", "b,a"),
+            pair("synchronous_shortage", "strict"),
+            pair("synchronous_timeout", "10s"),
+        ];
+        let changed = change(&default(), &values).unwrap();
+        let synchronous = &changed.synchronous;
+        assert!(synchronous.on && synchronous.standbys == 2 && synchronous.timeout_ms == 10_000);
+        assert!(render(&changed).contains(&pair("synchronous_members", "a,b")), "{:?}", render(&changed));
+        assert_eq!(change(&changed, &render(&changed)).unwrap(), changed);
+        let other = change(&changed, &[pair("synchronous_members", "other-regions")]).unwrap();
+        assert_eq!(change(&other, &render(&other)).unwrap(), other);
+        assert!(!change(&other, &[pair("synchronous", "off")]).unwrap().synchronous.on);
+    }
+
+    #[test]
     fn single_keys_change_and_mistakes_are_named() {
         let pair = |key: &str, value: &str| (key.to_owned(), value.to_owned());
         let changed =
@@ -146,6 +171,9 @@ mod tests {
             ("lease_ttl", "60", "60"),
             ("clock_drift_ppm", "-1", "-1"),
             ("sync_window", "off", "off"),
+            ("synchronous", "yes", "yes"),
+            ("synchronous_members", "A b", "A b"),
+            ("synchronous_shortage", "wait", "wait"),
         ] {
             let error = change(&default(), &[pair(key, value)]).unwrap_err();
             assert_eq!(error.field, key);

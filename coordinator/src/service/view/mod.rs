@@ -4,6 +4,7 @@ mod operation;
 mod plan;
 mod restraint;
 mod status;
+mod synchronous;
 
 use regent_core::{Event, EventKind, Rejection, Step};
 use regent_proto::v1;
@@ -81,6 +82,8 @@ fn event_name(kind: EventKind) -> &'static str {
         EventKind::MemberChanged => "member_changed",
         EventKind::ClusterImported => "cluster_imported",
         EventKind::ImportAcknowledged => "import_acknowledged",
+        EventKind::SynchronousChanged => "synchronous_changed",
+        EventKind::SynchronousProven => "synchronous_proven",
     }
 }
 

@@ -174,6 +174,7 @@ pub fn report(cluster: &Cluster, operation: &Operation, now_wall_ms: u64) -> v1:
         salvage,
         evidence: None,
         drill: None,
+        acknowledged_loss: operation.acknowledged_loss.clone(),
     }
 }
 

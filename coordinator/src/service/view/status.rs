@@ -138,6 +138,7 @@ fn cluster_status(node: &Node, inner: &Inner, cluster: &Cluster, wall_ms: u64) -
         preferred_region: cluster.config.preferred_region().map(ToString::to_string),
         lease_bound_remaining_ms: lease_left_ns(inner, cluster, now_ns).map(|left_ns| left_ns / 1_000_000),
         file_differs: super::file_differs(&node.config, cluster),
+        synchronous: super::synchronous::synchronous(cluster),
     }
 }
 
@@ -235,6 +236,7 @@ fn observed(status: &mut v1::MemberStatus, heartbeat: &Heartbeat) {
         total_bytes: job.total_bytes,
         percent: percent(job.done_bytes, job.total_bytes),
     });
+    status.blocked_writes = report.blocked_writes.clone().map(Into::into);
     status.guard_refused = report.guard.refused.clone();
     status.instance = Some(heartbeat.instance.to_string());
     status.postgres_major = report.postgres.major;

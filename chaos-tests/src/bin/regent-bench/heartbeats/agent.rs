@@ -295,6 +295,8 @@ impl Made {
             salvages: Vec::new(),
             promise: regent_types::PromiseFacts::default(),
             parameters: regent_types::ParameterFacts::default(),
+            synchronous: None,
+            blocked_writes: None,
         }
     }
 }
