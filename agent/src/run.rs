@@ -10,8 +10,8 @@ use tokio::{
 };
 
 use crate::{
-    app::App, config::Config, executor::Executor, http, keeper, limits, observer, parameters, promise, session,
-    synchronous, transport,
+    app::App, config::Config, executor::Executor, http, keeper, limits, observer, parameters, promise,
+    session, synchronous, transport,
 };
 
 /// A thread of its own for what writes and fsyncs, so that a disk that hangs stops neither heartbeats nor fences.

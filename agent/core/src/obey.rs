@@ -57,6 +57,8 @@ mod tests {
             members: vec![],
             members_version: 0,
             heartbeat_interval_ms: None,
+            parameters: None,
+            synchronous: None,
             promises: None,
             supersedes: supersedes.to_vec(),
         };

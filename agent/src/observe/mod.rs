@@ -184,6 +184,7 @@ fn beat(
         nonce: session.send(stamp_ns, observer.instance),
         report,
         members_version: 0,
+        group: None,
     };
     push(out, FromAgent::Heartbeat(Box::new(heartbeat)))
 }

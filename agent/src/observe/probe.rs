@@ -1,8 +1,8 @@
 //! One look at a server over a DSN, with the rights of `pg_monitor`; and what is reported of it.
 
 use regent_types::{
-    DataFacts, DataForm, DiskFacts, DiskProbe, Epoch, PostgresFacts, PostgresState, PromiseFacts, Report,
-    SystemId, Timeline, WalFacts,
+    DataFacts, DataForm, DiskFacts, DiskProbe, Epoch, ParameterFacts, PostgresFacts, PostgresState,
+    PromiseFacts, Report, SystemId, Timeline, WalFacts,
 };
 use tokio_postgres::Config as Dsn;
 
@@ -140,6 +140,7 @@ impl Seen {
                     ms_since(self.answered_ns.min(boottime_ns()))
                 },
                 major: sample.and_then(|sample| sample.major),
+                logical_slots_at_risk: 0,
             },
             data: DataFacts {
                 form,
@@ -157,6 +158,9 @@ impl Seen {
             job: None,
             salvages: Vec::new(),
             promise: PromiseFacts::default(),
+            parameters: ParameterFacts::default(),
+            synchronous: None,
+            blocked_writes: None,
         }
     }
 }

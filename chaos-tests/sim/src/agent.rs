@@ -9,8 +9,8 @@ use regent_agent_core::{
 };
 use regent_types::{
     BootId, ClusterView, DataFacts, DataForm, DiskFacts, DiskProbe, EffectKey, Epoch, GivenPromise,
-    GuardFacts, InstanceId, Outcome, PostgresFacts, PostgresState, PromiseFacts, Report, StandbyFacts,
-    WalFacts, WalRetention,
+    GuardFacts, InstanceId, Outcome, ParameterFacts, PostgresFacts, PostgresState, PromiseFacts, Report,
+    StandbyFacts, WalFacts, WalRetention,
 };
 
 use crate::{
@@ -275,6 +275,7 @@ impl World {
                 accepting,
                 not_accepting_for_ms: if accepting { 0 } else { (now_ns - agent.accepted_ns) / MS },
                 major: Some(18),
+                logical_slots_at_risk: 0,
             },
             data: DataFacts {
                 form: data.form,
@@ -293,6 +294,9 @@ impl World {
             job: None,
             salvages: Vec::new(),
             promise: self.promise_facts(member, guard.as_ref()),
+            parameters: ParameterFacts::default(),
+            synchronous: None,
+            blocked_writes: None,
         }
     }
 
@@ -303,7 +307,13 @@ impl World {
             remaining_ms: promise.until_ns.saturating_sub(now_ns).div_ceil(MS),
         });
         let list = agent.list.as_ref().filter(|list| agent.promises.covers(list, now_ns));
-        PromiseFacts { list: list.map(|list| (list.epoch, list.view.version)), given, extended: None }
+        let asks = agent.list.iter().flat_map(|list| &list.view.promotable).map(|one| one.member.clone());
+        PromiseFacts {
+            list: list.map(|list| (list.epoch, list.view.version)),
+            given,
+            extended: None,
+            asks: asks.collect(),
+        }
     }
 
     fn wal_facts(&self, member: usize, now_ns: u64) -> WalFacts {

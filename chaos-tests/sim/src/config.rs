@@ -75,6 +75,7 @@ impl Setup {
             failback_after_ms: 10_000,
             failback_window: None,
             promise_ms: if rng.random_range(0..2) == 0 { 6_000 } else { 0 },
+            synchronous: regent_core::SynchronousPolicy::default(),
         };
         let member = |index: usize| MemberConfig {
             region: Region::new(format!("region-{}", region(index))).expect("a good name"),

@@ -97,12 +97,16 @@ impl World {
             Wish::Acknowledge => RequestKind::Acknowledge,
             Wish::ByApproval => RequestKind::SetAutomation { automation: Automation::Approve },
             Wish::Automatic => RequestKind::SetAutomation { automation: Automation::Automatic },
-            Wish::Restart(member) => {
-                RequestKind::Restart { member: config::member_name(member), reload_only: false }
-            }
-            Wish::Reload(member) => {
-                RequestKind::Restart { member: config::member_name(member), reload_only: true }
-            }
+            Wish::Restart(member) => RequestKind::Restart {
+                member: config::member_name(member),
+                reload_only: false,
+                behind: Default::default(),
+            },
+            Wish::Reload(member) => RequestKind::Restart {
+                member: config::member_name(member),
+                reload_only: true,
+                behind: Default::default(),
+            },
             Wish::ShortLease => policy(6_000),
             Wish::LongLease => policy(8_000),
             Wish::Remove(member) => RequestKind::RemoveMember { member: config::member_name(member) },

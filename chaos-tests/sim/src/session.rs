@@ -75,6 +75,7 @@ impl World {
             nonce: agent.session.send(now_ns, me.instance),
             report,
             members_version: agent.view.as_ref().map_or(0, |view| view.members_version),
+            group: None,
         };
         let (to, session) = (Address::Node(agent.session.coordinator()), agent.connection);
         let what = FromAgent::Heartbeat(Box::new(heartbeat));

@@ -43,7 +43,9 @@ impl Body {
             | Body::Withdraw { .. }
             | Body::LeasesSettled { .. }
             | Body::MembersAcknowledged { .. }
-            | Body::GroupNews(GroupNews::Founded { .. } | GroupNews::Joined { .. } | GroupNews::Left { .. })
+            | Body::GroupNews(
+                GroupNews::Founded { .. } | GroupNews::Joined { .. } | GroupNews::Left { .. },
+            )
             | Body::Alert { .. }
             | Body::SwitchoverDue { .. }
             | Body::FailbackReady { .. }

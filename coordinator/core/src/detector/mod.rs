@@ -217,7 +217,8 @@ impl Detector {
         for (name, cluster) in &state.clusters {
             let understood = state.level() >= crate::level::SYNCHRONOUS;
             let synchronous = understood.then(|| self.synchronous(now_ns, name, cluster)).flatten();
-            bodies.extend(synchronous.filter(|body| accepted(leadership, state, name, cluster, body).is_ok()));
+            bodies
+                .extend(synchronous.filter(|body| accepted(leadership, state, name, cluster, body).is_ok()));
             let alert = self.alert(now_ns, name, cluster);
             bodies.extend(alert.filter(|body| accepted(leadership, state, name, cluster, body).is_ok()));
         }
