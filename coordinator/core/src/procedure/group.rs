@@ -183,7 +183,10 @@ pub(crate) fn news(state: &mut State, change: &mut Change, news: &GroupNews) -> 
         }
         GroupNews::Left { id } => turn(group, *id, Standing::Leaving, Standing::Removed, "votes no more")?,
     };
-    group.version += 1;
+    // A name changes nothing that an operator's change could be made from.
+    if !matches!(news, GroupNews::Named { .. }) {
+        group.version += 1;
+    }
     record(group, change, "regent", "", text);
     Ok(())
 }
