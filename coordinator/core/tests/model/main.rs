@@ -28,23 +28,15 @@ const LEADERS: Bounds = Bounds {
     ticks: 4,
     epochs: 2,
     restarts: 0,
-    without: &[Without::Acknowledgement, Without::Overdue, Without::Drivers, Without::Operator],
-    promises: false,
+    without: &[Without::Acknowledgement, Without::Overdue, Without::Drivers],
 };
 /// One leadership, one failover by expiry.
 const ONE_LEADER: Bounds = Bounds { nodes: 1, terms: 1, ..LEADERS };
 /// One leadership, every way to fence, promotions that fail and a second failover.
-const RUNGS: Bounds = Bounds { epochs: 3, without: &[Without::Drivers, Without::Operator], ..ONE_LEADER };
+const RUNGS: Bounds = Bounds { epochs: 3, without: &[Without::Drivers], ..ONE_LEADER };
 /// One leadership, fencing by drivers only: each failover needs a driver's word of its own.
-const DRIVEN: Bounds = Bounds {
-    members: 3,
-    ticks: 1,
-    without: &[Without::Acknowledgement, Without::Expiry, Without::Operator],
-    ..RUNGS
-};
-
-/// One leadership, fencing by expiry, and a primary that asks for promises: on clocks on which a lease can be extended.
-const PROMISES: Bounds = Bounds { ticks: 6, promises: true, ..ONE_LEADER };
+const DRIVEN: Bounds =
+    Bounds { members: 3, ticks: 1, without: &[Without::Acknowledgement, Without::Expiry], ..RUNGS };
 
 #[test]
 fn two_leaderships_never_make_two_writers() {
@@ -84,14 +76,14 @@ fn external_drivers_never_make_two_writers() {
 /// A guard that restarts is another instance, and not the one that the driver was told to fence.
 #[test]
 fn drivers_beside_restarted_guards_never_make_two_writers() {
-    let without = &[Without::Expiry, Without::Overdue, Without::Operator];
+    let without = &[Without::Expiry, Without::Overdue];
     prove(Protocol::whole(Bounds { members: 2, epochs: 2, restarts: 1, without, ..DRIVEN }), 1_000);
 }
 
 /// A driver needs no bound and no leadership of its own: its word is as good under the next leader.
 #[test]
 fn a_drivers_word_under_another_leader_never_makes_two_writers() {
-    let without = &[Without::Acknowledgement, Without::Overdue, Without::Operator];
+    let without = &[Without::Acknowledgement, Without::Overdue];
     prove(Protocol::whole(Bounds { without, ticks: 3, ..LEADERS }), 20_000);
 }
 
@@ -148,52 +140,4 @@ fn with_a_bound_of_another_leadership() {
 #[test]
 fn without_a_lease_before_promotion() {
     find_two_writers(Protocol::without(Rule::LeaseGatedPromotion, RUNGS));
-}
-
-/// The primary runs on by promises for as long as it likes; the quorum that has decided to fence it waits for the last one.
-#[test]
-fn promises_never_make_two_writers() {
-    prove(Protocol::whole(PROMISES).on(Clocks::LONGER), 1_000);
-}
-
-#[test]
-fn promises_of_three_members_never_make_two_writers() {
-    prove(Protocol::whole(Bounds { members: 3, ticks: 5, ..PROMISES }).on(Clocks::LONGER), 1_000);
-}
-
-/// A promiser's guard restarts; its promise does not.
-#[test]
-fn promises_over_restarts_never_make_two_writers() {
-    prove(Protocol::whole(Bounds { ticks: 5, restarts: 1, ..PROMISES }).on(Clocks::LONGER), 1_000);
-}
-
-/// An operator who is right about a primary that does not write voids its promises, and it never writes again.
-#[test]
-fn an_operators_word_beside_promises_never_makes_two_writers() {
-    let without = &[Without::Acknowledgement, Without::Overdue, Without::Drivers];
-    prove(Protocol::whole(Bounds { ticks: 5, without, ..PROMISES }).on(Clocks::LONGER), 1_000);
-}
-
-#[test]
-fn with_a_promise_that_is_not_on_disk() {
-    let bounds = Bounds { ticks: 5, restarts: 1, ..PROMISES };
-    find_two_writers(Protocol::without(Rule::PromiseOnDisk, bounds).on(Clocks::LONGER));
-}
-
-#[test]
-fn with_a_promise_without_its_margin() {
-    find_two_writers(Protocol::without(Rule::PromiseMargin, PROMISES).on(Clocks::LONGER));
-}
-
-#[test]
-fn with_one_promotable_member_that_is_not_asked() {
-    let bounds = Bounds { members: 3, ticks: 5, ..PROMISES };
-    find_two_writers(Protocol::without(Rule::PromiseOfEverybody, bounds).on(Clocks::LONGER));
-}
-
-#[test]
-fn with_promises_that_make_a_lease() {
-    let without = &[Without::Acknowledgement, Without::Overdue, Without::Drivers];
-    let bounds = Bounds { ticks: 5, without, ..PROMISES };
-    find_two_writers(Protocol::without(Rule::PromiseOnlyExtends, bounds).on(Clocks::LONGER));
 }

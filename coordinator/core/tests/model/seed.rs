@@ -4,14 +4,14 @@
 use std::collections::BTreeMap;
 
 use regent_core::{
-    Body, Cluster, ClusterConfig, Declare, DeclareEvidence, EffectKind, MemberConfig, OperatorRequest,
-    Policy, Position, Proposal, RequestKind, State, Trigger,
+    Body, Cluster, ClusterConfig, Declare, DeclareEvidence, EffectKind, MemberConfig, Policy, Position,
+    Proposal, State, Trigger,
 };
 use regent_types::{
     BootId, CandidateReport, ClusterName, CoordinatorId, DataFacts, DataForm, DiskFacts, DiskProbe,
     EffectKey, Epoch, Evidence, FencedEvidence, GuardFacts, Heartbeat, InstanceId, LeaseTerms, Lsn,
     MemberName, Outcome, PostgresFacts, PostgresState, PromotedEvidence, Region, RejoinMethod,
-    RejoinedEvidence, Report, RequestId, SystemId, Timeline, WalFacts,
+    RejoinedEvidence, Report, SystemId, Timeline, WalFacts,
 };
 
 use crate::world::{FIRST_LEADERSHIP, Member};
@@ -193,18 +193,6 @@ pub fn promoted(key: EffectKey, epoch: Epoch) -> Body {
     let evidence =
         PromotedEvidence { epoch, system_id: SYSTEM, timeline, switch_lsn: LSN, elapsed_ms: 0, replay_ms: 0 };
     Body::Outcome { key, outcome: Outcome::Done(Evidence::Promoted(evidence)) }
-}
-
-/// An operator's word.
-pub fn assume_fenced(epoch: Epoch) -> Body {
-    Body::Request(OperatorRequest {
-        cluster: cluster(),
-        actor: "regent://operator/alice".into(),
-        reason: "it does not write".into(),
-        expected_epoch: epoch,
-        request_id: RequestId::new(format!("assume-{epoch}")).expect("a valid id"),
-        kind: RequestKind::AssumeFenced,
-    })
 }
 
 /// What a fenced guard says.

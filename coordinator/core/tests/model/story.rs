@@ -69,9 +69,6 @@ fn words(world: &World, action: Action) -> String {
             format!("a driver has made {} of epoch {} dead", name(fencing.member), fencing.epoch)
         }
         Action::Restart { member } => format!("the guard of {} restarts", name(member)),
-        Action::Ask { member } => format!("{} asks everybody for a promise", name(member)),
-        Action::Vow { member } => format!("{} promises", name(member)),
-        Action::Extend => "the promises are there: the lease is extended".into(),
         Action::LookEarly { node } => format!("node {node} finds its bound passed, before any FenceDecided"),
     }
 }
@@ -90,7 +87,6 @@ fn wished(wish: Wish) -> String {
             format!("fence proven, the guard has acknowledged ({})", who(reporters))
         }
         Wish::Driven => "fence proven by the driver's word; appointment".into(),
-        Wish::Assumed => "an operator sees nobody write and takes the primary for fenced".into(),
         Wish::Reported(reporters) => format!("candidates reported ({})", who(reporters)),
         Wish::Overdue => "the promotion is given up, FenceDecided of its epoch".into(),
         Wish::Promoted => "the promotion is verified".into(),
