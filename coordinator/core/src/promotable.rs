@@ -45,6 +45,8 @@ impl PromotableList {
         let acknowledged = appointment.promotable_acknowledged;
         match self.since.get(member) {
             Some(since) if *since <= acknowledged => Ok(()),
+            // A state from before there were lists: nobody has ever acted on one.
+            None if self.version == 0 => Ok(()),
             since => Err(NotAsked { since: since.copied().unwrap_or(0), acknowledged }),
         }
     }

@@ -4,7 +4,8 @@ use std::path::Path;
 
 use regent_pki::{Authority, Identity, Overwrite, TlsFiles, write_issued};
 use regent_proto::v1::{
-    AgesRequest, AutomationRequest, ChangeCoordinatorsRequest, CoordinatorsRequest, StatusRequest,
+    AgesRequest, AutomationRequest, ChangeCoordinatorsRequest, CoordinatorsReply, CoordinatorsRequest,
+    StatusRequest,
     change_coordinators_request::{Add, Change},
     operator_service_client::OperatorServiceClient,
     peer_service_client::PeerServiceClient,
@@ -118,6 +119,10 @@ async fn every_role_may_do_its_own_and_nothing_else() {
     group.stop().await;
 }
 
+async fn coordinators(operator: &mut OperatorServiceClient<Channel>) -> Option<CoordinatorsReply> {
+    operator.list_coordinators(CoordinatorsRequest {}).await.ok().map(tonic::Response::into_inner)
+}
+
 /// A certificate outlives its owner's removal by years; its power must not.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_certificate_of_a_removed_coordinator_counts_for_nothing() {
@@ -125,12 +130,9 @@ async fn the_certificate_of_a_removed_coordinator_counts_for_nothing() {
     let group = Group::start_with(security, None).await;
     let at = group.leader().await;
     let mut alice = OperatorServiceClient::new(channel(&group, at, "regent://operator/alice").await);
-    let list = async |alice: &mut OperatorServiceClient<Channel>| {
-        alice.list_coordinators(CoordinatorsRequest {}).await.map(|reply| reply.into_inner())
-    };
     eventually("the founders are recorded", || {
         let mut alice = alice.clone();
-        async move { list(&mut alice).await.ok().filter(|reply| reply.coordinators.len() == 3) }
+        async move { coordinators(&mut alice).await.filter(|reply| reply.coordinators.len() == 3) }
     })
     .await;
     let ages = || AgesRequest { leader_id: 4, ..Default::default() };
@@ -146,7 +148,7 @@ async fn the_certificate_of_a_removed_coordinator_counts_for_nothing() {
             change: Some(change),
             consent: true,
             reason: "a test".into(),
-            expected_version: list(&mut alice).await.unwrap().version,
+            expected_version: coordinators(&mut alice).await.unwrap().version,
             request_id: id.into(),
             dry_run: false,
         };
@@ -155,7 +157,7 @@ async fn the_certificate_of_a_removed_coordinator_counts_for_nothing() {
     eventually("4 is removed", || {
         let mut alice = alice.clone();
         async move {
-            let reply = list(&mut alice).await.ok()?;
+            let reply = coordinators(&mut alice).await?;
             reply.coordinators.iter().any(|one| one.id == 4 && one.standing == "removed").then_some(())
         }
     })
