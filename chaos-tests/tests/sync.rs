@@ -25,7 +25,7 @@ async fn wait_proven(deployment: &Deployment, what: &str) -> Result<()> {
 }
 
 async fn set_policy(deployment: &Deployment, pair: &str) -> Result<Value> {
-    deployment.ctl(&["policy", "set", CLUSTER, pair, "--reason", "a test", "-o", "json"]).await
+    deployment.ctl(&["policy", "set", CLUSTER, pair, "--reason", "a test"]).await
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
