@@ -148,7 +148,10 @@ async fn act(
     let blocked = why.is_some();
     let written =
         block::write(&app.config.data_dir, blocked).map_err(|error| format!("{}: {error}", block::FILE))?;
-    let running = app.observed().sample_error.is_none() && app.observed().sample.is_some();
+    let running = {
+        let seen = app.observed();
+        seen.sample_error.is_none() && seen.sample.is_some()
+    };
     if written {
         // For as long as the server has not taken it.
         *told = Some(!blocked);
