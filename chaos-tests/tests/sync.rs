@@ -90,7 +90,7 @@ async fn a_lost_standby_is_left_after_it_was_logged_or_blocks_strictly() -> Resu
     ensure!(written.server == deployment.server_name(NORTH)?, "{written:?}");
     let alerted = deployment
         .wait_status("an alert says so", SOON, |status| {
-            status.member(NORTH)["alerts"].to_string().contains("wait for nobody")
+            status.member(NORTH)["alerts"].to_string().contains("commits of")
         })
         .await?;
     ensure!(synchronous(&alerted)["proven"] == false, "{alerted}");

@@ -56,7 +56,8 @@ async fn a_mixed_group_fails_over_and_its_level_rises_with_the_last_member() {
         Err(error) => format!("{error:?}"),
         Ok(()) => group.nodes[&3].node.raft.stopped().await,
     };
-    assert!(reason.contains("feature level 2, this node understands levels up to 1"), "{reason}");
+    let told = format!("feature level {FEATURE_LEVEL}, this node understands levels up to 1");
+    assert!(reason.contains(&told), "{reason}");
     if group.nodes.contains_key(&3) {
         group.stop_node(3).await;
     }

@@ -267,7 +267,10 @@ fn choose(
         Some(winner) => {
             let reason = rolled_back_by(operation, &winner.member);
             operation.loss = loss(operation, change, &winner, primary_lsn);
-            operation.acknowledged_loss = acknowledged_loss.clone();
+            // The same target once more: what was said of it holds.
+            if winner.member != bound.member {
+                operation.acknowledged_loss = acknowledged_loss;
+            }
             retire_all(cluster);
             if let Some(reason) = reason {
                 switchover::roll_back(cluster, change, &reason);
@@ -287,7 +290,7 @@ fn acknowledged_loss(
 ) -> Option<String> {
     let operation = cluster.operation.as_ref()?;
     let moved = operation.from.as_ref().is_some_and(|from| from.member != winner.member);
-    if !moved || operation.kind != Kind::Failover || winner.member == bound.member {
+    if !moved || operation.kind != Kind::Failover {
         return None;
     }
     match synchronous::check(cluster, bound, winner, reports) {
