@@ -26,6 +26,7 @@ use crate::{
     app::App,
     config::Config,
     data, durable,
+    executor::steps::StepError,
     postgres::{
         conf,
         connect::{Connection, PgError, local},
@@ -109,21 +110,24 @@ pub async fn run(app: Arc<App>) {
         tick.tick().await;
         looks = looks.wrapping_add(1);
         let asking = looks.is_multiple_of(ASK_EVERY);
-        if let Err(error) = look(&app, asking).await {
-            tracing::warn!(%error, "PostgreSQL's parameters");
+        match look(&app, asking).await {
+            Ok(()) => {}
+            // The observer tells of a server that does not answer.
+            Err(StepError::Postgres(error)) => tracing::debug!(%error, "PostgreSQL's parameters"),
+            Err(error) => tracing::warn!(%error, "PostgreSQL's parameters"),
         }
     }
 }
 
-async fn look(app: &App, asking: bool) -> Result<(), crate::executor::steps::StepError> {
-    adopt(app).map_err(crate::executor::steps::StepError::io("write down the parameters"))?;
+async fn look(app: &App, asking: bool) -> Result<(), StepError> {
+    adopt(app).map_err(StepError::io("write down the parameters"))?;
     // A directive writes them by itself before it starts anything.
     if app.is_busy() {
         return Ok(());
     }
     let changed = is_stale(app, asking).await;
     if changed {
-        write(app, false).await.map_err(crate::executor::steps::StepError::io("write the parameters"))?;
+        write(app, false).await.map_err(StepError::io("write the parameters"))?;
     }
     if data::is_stopped(app) {
         note(app, None);
@@ -257,10 +261,8 @@ pub async fn write(app: &App, restarting: bool) -> io::Result<bool> {
         tracing::warn!(name, why, "a parameter is left out");
     }
     let text = render(kept.version, slots.as_deref(), &kept.taken, &written.levels.lines);
-    // Without any parameter ever set there is no file to make; one that came with a clone is emptied.
-    if kept.version > 0 || slots.is_some() || path.exists() {
-        durable::replace_if_changed(&path, text.as_bytes(), 0o600)?;
-    }
+    // Also when nothing was ever set: one that came with a clone must not stay.
+    durable::replace_if_changed(&path, text.as_bytes(), 0o600)?;
     *app.parameters.written.lock().expect("no panic while held") = Some(written);
     Ok(before != text)
 }

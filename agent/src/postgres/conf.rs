@@ -18,6 +18,10 @@ const AUTO: &str = "postgresql.auto.conf";
 const INCLUDE: &str = "include_if_exists = 'regent.conf'";
 const UPSTREAM_NOTE: &str = "# upstream: ";
 const ARCHIVE_NOTE: &str = "# archive: in use";
+/// Set at the upstream's end of the stream. When a slot is invalidated, the primary's checkpointer waits for the process that sends from
+/// it; that one says goodbye to its standby first, and behind a cut that does not end before TCP gives up, a quarter of an hour later.
+/// All that time the primary makes no checkpoint. Only here, not for every client: one that reads slowly must not be cut off.
+const SENDER_TIMEOUT: &str = " options='-c tcp_user_timeout=30s'";
 /// The first major version whose standbys keep logical slots in step.
 pub const LOGICAL_FROM: u32 = 17;
 
@@ -96,8 +100,8 @@ pub fn render(config: &Config, upstream: Option<(&str, u16)>, archive: bool, maj
     }
     // From 17 on a standby can keep logical slots in step with its upstream; it needs a database to ask in.
     let logical = config.logical_slots && major.is_some_and(|major| major >= LOGICAL_FROM);
-    let more = if logical { " dbname=postgres" } else { "" };
-    let conninfo = upstream.map_or(String::new(), |(host, port)| conninfo(config, host, port, more));
+    let more = format!("{SENDER_TIMEOUT}{}", if logical { " dbname=postgres" } else { "" });
+    let conninfo = upstream.map_or(String::new(), |(host, port)| conninfo(config, host, port, &more));
     let slot = upstream.map_or(String::new(), |_| slot_name(&config.member));
     for (name, value) in [
         ("listen_addresses", config.listen_host.as_str()),

@@ -67,7 +67,16 @@ async fn pending_restarts_are_done_standbys_first() {
             member("us-east-1", false, &["max_connections"], &[]),
         ]
     };
-    let fake = Fake::start(world(members())).await;
+    let mut world = world(members());
+    world.operations = vec![v1::OperationReport {
+        summary: Some(v1::OperationSummary {
+            id: 7,
+            state: v1::OperationState::Done.into(),
+            ..Default::default()
+        }),
+        ..Default::default()
+    }];
+    let fake = Fake::start(world).await;
     let args = ["restart", "gravl", "--if-pending", "--reason", "more clients"];
     let dry: Vec<&str> = args.iter().copied().chain(["--dry-run"]).collect();
     fake.ctl(&dry).await.expect(0).says("would restart us-east-1, a standby");
