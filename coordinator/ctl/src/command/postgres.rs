@@ -79,9 +79,7 @@ pub(crate) struct UnsetArgs {
 /// An empty value is one: `log_line_prefix=`.
 fn pair(text: &str) -> Result<(String, String), String> {
     match text.split_once('=') {
-        Some((key, value)) if !key.trim().is_empty() => {
-            Ok((key.trim().to_lowercase(), value.to_owned()))
-        }
+        Some((key, value)) if !key.trim().is_empty() => Ok((key.trim().to_lowercase(), value.to_owned())),
         _ => Err("not of the form name=value".to_owned()),
     }
 }
