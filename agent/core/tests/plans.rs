@@ -379,6 +379,8 @@ fn a_divergent_primary_is_measured_salvaged_rewound_and_only_then_started() {
     f.server = Some(server(true));
     assert!(matches!(step(next(rejoin(), &f)), Step::Wait { wait: Wait::Streaming, .. }));
     f.server = Some(Server { streaming: true, timeline: Some(Timeline(2)), ..server(true) });
+    assert_eq!(step(next(rejoin(), &f)), Step::AskUpstream(upstream()));
+    f.worked.upstream = Some((UpstreamWal::From(Lsn(500)), f.now_ns));
     assert_eq!(step(next(rejoin(), &f)), Step::PersistLineage(Epoch(2)));
     f.agent.lineage = Epoch(2);
     let Next::Done(Evidence::Rejoined(evidence)) = next(rejoin(), &f) else { panic!() };
@@ -510,6 +512,7 @@ fn a_salvage_is_told_also_after_the_epoch_has_moved_on() {
     f.agent.lineage = Epoch(2);
     f.agent.salvage = Some(salvage());
     f.agent.rejoining = Some(Rejoining { salvaged: true, ..Rejoining::begin(Epoch(1)) });
+    f.worked.upstream = Some((UpstreamWal::Unreachable("no route".into()), f.now_ns));
     let Next::Done(Evidence::Rejoined(evidence)) = next(rejoin(), &f) else { panic!() };
     assert_eq!((evidence.method, evidence.salvage), (RejoinMethod::Unchanged, Some(salvage())));
 }
@@ -621,6 +624,18 @@ fn only_the_upstreams_own_word_makes_a_clone_of_a_standby_without_a_stream() {
     f.worked.upstream = Some((UpstreamWal::From(Lsn(501)), asked_ns));
     let Step::ChooseClone { reason, .. } = step(next(rejoin(), &f)) else { panic!() };
     assert!(reason.contains("0/1F4") && reason.contains("0/1F5"), "{reason}");
+}
+
+/// Seen on real PostgreSQL: a standby whose WAL is gone streams for a moment at each try.
+#[test]
+fn a_stream_that_the_upstream_cannot_go_on_with_is_none() {
+    let mut f = without_a_stream();
+    f.server.as_mut().unwrap().streaming = true;
+    assert_eq!(step(next(rejoin(), &f)), Step::AskUpstream(upstream()));
+    f.worked.upstream = Some((UpstreamWal::From(Lsn(501)), f.now_ns));
+    assert!(matches!(step(next(rejoin(), &f)), Step::Wait { wait: Wait::Streaming, .. }));
+    f.server.as_mut().unwrap().streaming = false;
+    assert!(matches!(step(next(rejoin(), &f)), Step::ChooseClone { .. }));
 }
 
 #[test]

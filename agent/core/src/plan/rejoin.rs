@@ -95,6 +95,14 @@ fn streaming(upstream: &Upstream, record: Option<&Rejoining>, work: &Work, facts
     if !follows || !known {
         return None;
     }
+    // The upstream agrees to any position and ends the stream when it finds that it has that WAL no more: for a moment each time it
+    // looks like a stream. Taken for one, the rejoin would be over, and its *confirm* would wait for ever.
+    if facts.worked.upstream.is_none() {
+        return Some(Next::Step(Step::AskUpstream(upstream.clone())));
+    }
+    if lacking(facts).is_some() {
+        return None;
+    }
     if facts.agent.lineage != upstream.epoch {
         return Some(Next::Step(Step::PersistLineage(upstream.epoch)));
     }
