@@ -4,7 +4,10 @@
 //! number alone proves nothing (two members can both have made timeline 2), and neither does the bigger LSN.
 //! A mistake towards *diverged* costs a needless rewind; one towards *same* would corrupt a standby.
 
-use regent_types::{Branch, Epoch, Lsn, Timeline, Upstream};
+use regent_types::{
+    Branch, Epoch, Lsn, Timeline, Upstream,
+    mutant::{Mutant, is_on},
+};
 
 /// The verdict.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -25,6 +28,9 @@ pub fn divergence(
     branches: &[Branch],
     upstream: &Upstream,
 ) -> Divergence {
+    if is_on(Mutant::LineageIgnored) {
+        return Divergence::Same;
+    }
     if lineage == Epoch::NONE {
         return Divergence::Unknown("the lineage of the local data is not known".into());
     }

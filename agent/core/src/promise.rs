@@ -7,7 +7,10 @@
 //!
 //! Every doubt is a refusal, and then the lease runs out as usual: the mistake is an outage, never a second writer.
 
-use regent_types::{ClusterName, ClusterView, Epoch, LeaseTerms, MemberName, PromiseFacts, PromiseView};
+use regent_types::{
+    ClusterName, ClusterView, Epoch, LeaseTerms, MemberName, PromiseFacts, PromiseView,
+    mutant::{Mutant, is_on},
+};
 use serde::{Deserialize, Serialize};
 
 /// The list of who may be promoted, with the epoch of the view that it came in.
@@ -233,6 +236,9 @@ pub fn promise(request: &Request, promiser: &Promiser<'_>) -> Result<u64, Refusa
         rho_ppm: request.terms.rho_ppm.max(own.map_or(0, |own| own.rho_ppm)),
         kill_ms: request.terms.kill_ms.max(own.map_or(0, |own| own.kill_ms)),
     };
+    if is_on(Mutant::PromiseWithoutMargin) {
+        return Ok(terms.ttl_ms);
+    }
     Ok(terms.bound_ns().div_ceil(1_000_000))
 }
 

@@ -7,7 +7,10 @@
 
 use std::collections::VecDeque;
 
-use regent_types::{Acknowledgement, ClusterView, Epoch, Grant, InstanceId, LeaseDecision, LeaseRefusal};
+use regent_types::{
+    Acknowledgement, ClusterView, Epoch, Grant, InstanceId, LeaseDecision, LeaseRefusal,
+    mutant::{Mutant, is_on},
+};
 
 /// Who this session speaks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -195,6 +198,9 @@ fn judge_grant(grant: &Grant, sent: Sent, me: Identity, now_ns: u64) -> AckActio
             "the grant ended at {} ns, it is {now_ns} ns now",
             grant.deadline_ns()
         ));
+    }
+    if is_on(Mutant::DeadlineFromReceipt) {
+        return AckAction::Extend(Grant { stamp_ns: now_ns, ..grant.clone() });
     }
     AckAction::Extend(grant.clone())
 }

@@ -48,7 +48,8 @@ impl Setup {
         let members = if rng.random_range(0..4) == 0 { 3 } else { 2 };
         let synchronous = members == 2 && rng.random_range(0..4) == 0;
         let rho_ppm = [5_000, 50_000, 100_000][rng.random_range(0..3)];
-        let terms = LeaseTerms { ttl_ms: 8_000, rho_ppm, kill_ms: 1_000 };
+        let kill_ms = [1_000, 2_500][rng.random_range(0..2)];
+        let terms = LeaseTerms { ttl_ms: 8_000, rho_ppm, kill_ms };
         let bound_ms = terms.bound_ns().div_ceil(1_000_000);
         let spare_ms = rng.random_range(0..3_000);
         let failback = [FailbackMode::Manual, FailbackMode::Automatic, FailbackMode::Approval];

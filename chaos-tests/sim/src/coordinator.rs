@@ -47,6 +47,8 @@ pub struct Node {
     pub up: bool,
     pub incarnation: u64,
     pub paused_until_ns: u64,
+    /// It applies nothing before.
+    pub apply_stalls_until_ns: u64,
     pub clock: Clock,
     pub raft: Raft,
     pub state: State,
@@ -79,6 +81,7 @@ impl Node {
             up: false,
             incarnation: 0,
             paused_until_ns: 0,
+            apply_stalls_until_ns: 0,
             clock,
             raft: Raft::new(id, NODES),
             state: State::default(),
@@ -202,11 +205,27 @@ impl World {
         cooldowns.observe(now_ns, state);
     }
 
+    /// The executor looks at the state.
+    pub fn node_wakes(&mut self, node: usize, incarnation: u64) {
+        let now = &self.nodes[node];
+        let awake = now.up && now.incarnation == incarnation && self.now_ns >= now.paused_until_ns;
+        if awake && now.leadership.is_some() {
+            self.execute(node);
+        }
+    }
+
     /// Follows Raft: leadership first, then what is committed, then rounds that have ended.
     fn node_advances(&mut self, node: usize) {
         self.follow_leadership(node);
-        while self.nodes[node].state.applied_index < self.nodes[node].raft.commit() as u64 {
+        let applied_before = self.nodes[node].state.applied_index;
+        let stalls = self.now_ns < self.nodes[node].apply_stalls_until_ns;
+        while !stalls && self.nodes[node].state.applied_index < self.nodes[node].raft.commit() as u64 {
             self.apply_next(node);
+        }
+        if self.nodes[node].state.applied_index > applied_before && self.nodes[node].leadership.is_some() {
+            // The executor wakes with every entry.
+            let incarnation = self.nodes[node].incarnation;
+            self.queue.at(self.now_ns + MS, Event::NodeWakes { node, incarnation });
         }
         for (number, leadership, read_index) in self.nodes[node].raft.confirmed() {
             self.round_ends(node, number, Confirmed { leadership, read_index });
@@ -388,6 +407,7 @@ impl World {
             }
             FromAgent::Outcome(key, outcome) => {
                 now.mailbox.insert((member, key), *outcome);
+                self.execute(node);
             }
         }
     }

@@ -80,6 +80,8 @@ pub enum Event {
     Deliver { from: Address, to: Address, message: Rc<Message> },
     /// A coordinator's periodic work.
     NodeTick { node: usize, incarnation: u64 },
+    /// A coordinator's executor has something to do.
+    NodeWakes { node: usize, incarnation: u64 },
     /// An agent's periodic work.
     AgentTick { member: usize, incarnation: u64 },
     /// A step of a directive has been carried out.

@@ -1,5 +1,7 @@
 //! The schedule of faults: drawn from the seed before the run, so that it can be cut down afterwards.
 
+mod theme;
+
 use rand::{Rng, SeedableRng, rngs::StdRng};
 
 use crate::{
@@ -10,7 +12,14 @@ use crate::{
     world::World,
 };
 
-/// What breaks.
+/// Stands for whoever can write when the fault begins.
+pub const PRIMARY: usize = 100;
+/// Stands for somebody else.
+pub const STANDBY: usize = 101;
+/// Stands for the coordinator that leads when the fault begins.
+pub const LEADER: usize = 102;
+
+/// What breaks. A member or a region may be [`PRIMARY`] or [`STANDBY`], a coordinator [`LEADER`].
 #[derive(Debug, Clone, PartialEq)]
 pub enum FaultKind {
     /// Nothing gets from the one to the other.
@@ -29,6 +38,8 @@ pub enum FaultKind {
     NodeStops(usize),
     /// All of them die.
     NodesDie,
+    /// It learns of entries and does not apply them.
+    ApplyStalls(usize),
     /// It asks for votes though a leader is there.
     NodeCampaigns(usize),
     /// An agent dies.
@@ -87,7 +98,8 @@ pub const FIRST_MS: u64 = 14_000;
 pub fn schedule(seed: u64, members: usize, until_ms: u64) -> Vec<Fault> {
     // A stream of its own: what the run draws does not shift the schedule.
     let mut rng = StdRng::seed_from_u64(seed ^ 0x5eed_fa17);
-    let count = rng.random_range(3..14);
+    let themes = [0, 0, 1, 1, 2][rng.random_range(0..5)];
+    let count = if themes == 0 { rng.random_range(3..14) } else { rng.random_range(0..5) };
     let mut faults: Vec<Fault> = (0..count)
         .map(|_| {
             let at_ms = rng.random_range(FIRST_MS..until_ms - 4_000);
@@ -96,6 +108,10 @@ pub fn schedule(seed: u64, members: usize, until_ms: u64) -> Vec<Fault> {
             Fault { at_ms, for_ms, kind: draw(&mut rng, members) }
         })
         .collect();
+    for _ in 0..themes {
+        let at_ms = rng.random_range(FIRST_MS..until_ms - 36_000);
+        faults.extend(theme::draw(&mut rng, at_ms));
+    }
     faults.sort_by_key(|fault| fault.at_ms);
     faults
 }
@@ -118,7 +134,8 @@ fn draw(rng: &mut StdRng, members: usize) -> FaultKind {
         37..42 => FaultKind::NodeDies(node),
         42..47 => FaultKind::NodeStops(node),
         47..49 => FaultKind::NodesDie,
-        49..52 => FaultKind::NodeCampaigns(node),
+        49 => FaultKind::ApplyStalls(node),
+        50..52 => FaultKind::NodeCampaigns(node),
         52..56 => FaultKind::AgentDies(member),
         56..60 => FaultKind::AgentStops(member),
         60..63 => FaultKind::GuardDies(member),
@@ -150,6 +167,8 @@ impl World {
     /// One begins.
     pub fn fault_begins(&mut self, at: usize) {
         let Fault { for_ms, kind, .. } = self.faults[at].clone();
+        let kind = self.whom(kind);
+        self.faults[at].kind = kind.clone();
         let (for_ns, until_ns) = (for_ms * MS, self.now_ns + for_ms * MS);
         self.note(format!("FAULT {at}: {kind:?} for {for_ms} ms"));
         for (from, to) in self.directions(&kind) {
@@ -168,6 +187,7 @@ impl World {
                 }
             }
             FaultKind::NodeStops(node) => self.nodes[node].paused_until_ns = until_ns,
+            FaultKind::ApplyStalls(node) => self.nodes[node].apply_stalls_until_ns = until_ns,
             FaultKind::NodeCampaigns(node) if self.nodes[node].up => {
                 let out = self.nodes[node].raft.campaign(self.now_ns, &mut self.rng);
                 self.send_raft(node, out);
@@ -204,6 +224,47 @@ impl World {
             FaultKind::DnsLate => self.dns.slow_until_ns = until_ns,
             FaultKind::Operator(wish) => self.operator_wants(wish),
             _ => {}
+        }
+    }
+
+    /// Who is meant by [`PRIMARY`], [`STANDBY`] and [`LEADER`] now.
+    fn whom(&self, kind: FaultKind) -> FaultKind {
+        let primary = self.writers.iter().position(Option::is_some).unwrap_or(0);
+        let member = |of: usize| match of {
+            PRIMARY => primary,
+            STANDBY => usize::from(primary == 0),
+            of => of,
+        };
+        let leads = |node: &crate::coordinator::Node| node.up && node.leadership.is_some();
+        let leader = self.nodes.iter().rposition(leads).unwrap_or(0);
+        let node = |of: usize| if of == LEADER { leader } else { of };
+        let address = |of: Address| match of {
+            Address::Member(of) => Address::Member(member(of)),
+            Address::Node(of) => Address::Node(node(of)),
+        };
+        let region = |of: usize| match of {
+            PRIMARY | STANDBY => self.net.region(Address::Member(member(of))),
+            of => of,
+        };
+        match kind {
+            FaultKind::CutOneWay(from, to) => FaultKind::CutOneWay(address(from), address(to)),
+            FaultKind::Cut(a, b) => FaultKind::Cut(address(a), address(b)),
+            FaultKind::Isolate(of) => FaultKind::Isolate(region(of)),
+            FaultKind::NoCoordinators(of) => FaultKind::NoCoordinators(member(of)),
+            FaultKind::AgentDies(of) => FaultKind::AgentDies(member(of)),
+            FaultKind::AgentStops(of) => FaultKind::AgentStops(member(of)),
+            FaultKind::GuardDies(of) => FaultKind::GuardDies(member(of)),
+            FaultKind::GuardStops(of) => FaultKind::GuardStops(member(of)),
+            FaultKind::GuardForgets(of) => FaultKind::GuardForgets(member(of)),
+            FaultKind::PostgresCrashes(of) => FaultKind::PostgresCrashes(member(of)),
+            FaultKind::Reboot(of) => FaultKind::Reboot(member(of)),
+            FaultKind::DiskStalls(of) => FaultKind::DiskStalls(member(of)),
+            FaultKind::ReplayStalls(of) => FaultKind::ReplayStalls(member(of)),
+            FaultKind::NodeDies(of) => FaultKind::NodeDies(node(of)),
+            FaultKind::NodeStops(of) => FaultKind::NodeStops(node(of)),
+            FaultKind::ApplyStalls(of) => FaultKind::ApplyStalls(node(of)),
+            FaultKind::Operator(Wish::FailoverTo(of)) => FaultKind::Operator(Wish::FailoverTo(member(of))),
+            kind => kind,
         }
     }
 
@@ -245,6 +306,7 @@ impl World {
         (self.dns.down_until_ns, self.dns.slow_until_ns) = (0, 0);
         for node in &mut self.nodes {
             node.paused_until_ns = now_ns;
+            node.apply_stalls_until_ns = now_ns;
         }
         for host in &mut self.hosts {
             host.agent.paused_until_ns = now_ns;

@@ -2,7 +2,10 @@
 //! `agent/guard/src/guard/*.rs`, rule by rule: each rule below names the function that it follows.
 
 use regent_guard::lease::{self, Lease};
-use regent_types::{BootId, Epoch, FencedEvidence, InstanceId, Lsn, PostgresState};
+use regent_types::{
+    BootId, Epoch, FencedEvidence, InstanceId, Lsn, PostgresState,
+    mutant::{Mutant, is_on},
+};
 
 use crate::{
     clock::{MS, S},
@@ -384,7 +387,8 @@ impl World {
             Request::ClosePromises { epoch, void } => {
                 let guard = &mut self.hosts[member].guard;
                 let promised = guard.wanted.promised_epoch;
-                match guard.promise_left_ns(now_ns).filter(|_| !void || promised > epoch) {
+                let forgets = is_on(Mutant::PromiseForgotten);
+                match guard.promise_left_ns(now_ns).filter(|_| !forgets && (!void || promised > epoch)) {
                     Some(left_ns) => Answer::Refused(format!(
                         "a promise to epoch {promised} is outstanding for {left_ns} ns"
                     )),
@@ -406,6 +410,9 @@ impl World {
                             file.promised_epoch = epoch;
                             file.promised_until_ns = file.promised_until_ns.max(until_ns);
                         });
+                        if is_on(Mutant::PromiseNotDurable) {
+                            return self.guard_answers_to(member, client, Answer::Ok);
+                        }
                         let parked = Parked::Promise { epoch, until_ns };
                         return self.hosts[member].guard.parked.push((client, parked));
                     }
@@ -625,6 +632,10 @@ impl World {
         let guard = &mut self.hosts[member].guard;
         let lease = guard.usable(now_ns);
         let run = guard.run.as_mut()?;
+        if is_on(Mutant::PromoteWithoutLease) {
+            run.gate_passed = true;
+            return Some(guard.wanted.highest + 1);
+        }
         match lease {
             Some(lease) if run.plan.is_none() => {
                 run.gate_passed = true;

@@ -1,6 +1,7 @@
 //! A member's host: guard, agent, server, data directory, clock; and what takes how long on it.
 
 use rand::Rng;
+use regent_types::mutant::{Mutant, is_on};
 
 use crate::{
     agent::Agent,
@@ -41,6 +42,8 @@ pub struct Host {
     pub shutdown_hangs_until_ns: u64,
     /// The guard's state file is lost with its next end.
     pub torn: bool,
+    /// A backend that outlived its server: its epoch, and until when. Only with the mutant that leaves one.
+    pub left: Option<(u64, u64)>,
     /// A local server cannot be started before this.
     pub broken_until_ns: u64,
 }
@@ -64,7 +67,9 @@ impl World {
     /// From a kill to the last process dead: as long as the policy allows.
     pub fn kill_takes_ns(&mut self) -> u64 {
         let kill_ms = self.setup.cluster.policy.lease.kill_ms;
-        self.draw_ms(1, kill_ms - 50)
+        let longest_ms = kill_ms - 50;
+        // The longest is the interesting one.
+        if self.rng_is_even() { longest_ms * MS } else { self.draw_ms(1, longest_ms) }
     }
 
     /// A write and its fsync.
@@ -107,6 +112,9 @@ impl World {
         let host = &mut self.hosts[member];
         let Some(server) = host.server.take() else { return };
         let fast = matches!(server.stopping, Some((Stop::Fast, _)));
+        if is_on(Mutant::KillLeavesBackend) && !fast && !server.in_recovery && server.epoch > 0 {
+            host.left = Some((server.epoch, self.now_ns + 6_000 * MS));
+        }
         host.data.clean = fast;
         host.data.replayed = host.data.wal.len();
         let text = format!(
@@ -127,7 +135,10 @@ impl World {
         let now_ns = self.now_ns;
         for member in 0..self.hosts.len() {
             let server = self.hosts[member].server.as_ref();
-            let epoch = server.filter(|server| server.is_writable(now_ns)).map(|server| server.epoch);
+            let left =
+                self.hosts[member].left.filter(|(_, until_ns)| now_ns < *until_ns).map(|(epoch, _)| epoch);
+            let epoch =
+                server.filter(|server| server.is_writable(now_ns)).map(|server| server.epoch).or(left);
             if self.writers[member] != epoch {
                 self.writers[member] = epoch;
                 let name = crate::config::member_name(member);

@@ -89,6 +89,7 @@ impl World {
                 replay_stalls_until_ns: 0,
                 shutdown_hangs_until_ns: 0,
                 torn: false,
+                left: None,
                 broken_until_ns: 0,
             })
             .collect();
@@ -204,6 +205,7 @@ impl World {
         match event {
             Event::Deliver { from, to, message } => self.deliver(from, to, message),
             Event::NodeTick { node, incarnation } => self.node_tick(node, incarnation),
+            Event::NodeWakes { node, incarnation } => self.node_wakes(node, incarnation),
             Event::AgentTick { member, incarnation } => self.agent_tick(member, incarnation),
             Event::StepDone { member, incarnation, number } => self.step_done(member, incarnation, number),
             Event::GuardTick { member, incarnation } => self.guard_tick(member, incarnation),

@@ -5,7 +5,10 @@
 //! - another appointment needs `FenceDecided` of the current epoch and a proof for the instance bound to it. The
 //!   caller hands the proof over; it was checked by [`check_proof`], which says why.
 
-use regent_types::{BootId, Epoch, InstanceId, MemberName};
+use regent_types::{
+    BootId, Epoch, InstanceId, MemberName,
+    mutant::{Mutant, is_on},
+};
 
 use crate::{Appointment, Cluster, FenceProof, Leadership, Rejection, synchronous};
 
@@ -26,7 +29,9 @@ pub(crate) fn appoint(
     boot: BootId,
 ) -> Epoch {
     assert_eq!(cluster.fenced_through, cluster.epoch, "appointing needs FenceDecided of the current epoch");
-    cluster.epoch = cluster.epoch.next();
+    if !is_on(Mutant::SameEpoch) {
+        cluster.epoch = cluster.epoch.next();
+    }
     let epoch = cluster.epoch;
     // The new primary's list comes with a view of its own epoch, so it is at least this one.
     let promotable_acknowledged = cluster.promotable.version;

@@ -21,6 +21,7 @@ use std::collections::BTreeMap;
 
 use regent_types::{
     Acknowledgement, ClusterName, Epoch, Grant, Heartbeat, InstanceId, LeaseDecision, LeaseRefusal,
+    mutant::{Mutant, is_on},
 };
 
 use crate::{Body, Cluster, FenceProof, Leadership, State};
@@ -140,7 +141,7 @@ impl LeaseTable {
         heartbeat: &Heartbeat,
     ) -> Result<Acknowledgement, NotLeading> {
         self.led(confirmed.leadership)?;
-        if state.applied_index < confirmed.read_index {
+        if state.applied_index < confirmed.read_index && !is_on(Mutant::GrantUnapplied) {
             return Err(NotLeading::Behind {
                 applied: state.applied_index,
                 read_index: confirmed.read_index,
@@ -190,14 +191,15 @@ impl LeaseTable {
             return Err(BoundPending::Remaining { remaining_ns: over_ns.saturating_sub(now_ns) + 1 });
         }
         let assumed_ns = led.elected_ns.saturating_add(cluster.lease_bound_ns());
+        let assumed_ns = if is_on(Mutant::BoundNotFromElection) { 0 } else { assumed_ns };
         let until_ns = self.until_ns.get(name).map_or(assumed_ns, |until_ns| (*until_ns).max(assumed_ns));
-        if now_ns <= until_ns {
+        if now_ns <= until_ns && !is_on(Mutant::PromoteOnSilence) {
             return Err(BoundPending::Remaining { remaining_ns: until_ns - now_ns + 1 });
         }
         Ok(FenceProof::LeaseExpired {
             leadership,
             led_for_ms: (now_ns - led.elected_ns) / 1_000_000,
-            passed_for_ms: (now_ns - until_ns) / 1_000_000,
+            passed_for_ms: now_ns.saturating_sub(until_ns) / 1_000_000,
         })
     }
 
@@ -280,7 +282,7 @@ fn decide(cluster: Option<&Cluster>, heartbeat: &Heartbeat) -> Result<Grant, Lea
     let Some(appointment) = holder.filter(|appointment| appointment.member == heartbeat.member) else {
         return Err(LeaseRefusal::NotAppointed { epoch, holder: holder.map(|a| a.member.clone()) });
     };
-    if cluster.leasable().is_none() {
+    if cluster.leasable().is_none() && !is_on(Mutant::FenceUndecided) {
         return Err(LeaseRefusal::Fenced { epoch, fenced_through: cluster.fenced_through });
     }
     if appointment.instance != heartbeat.instance || appointment.boot != heartbeat.boot {

@@ -21,8 +21,6 @@ pub enum Mutant {
     BoundWithoutStretch,
     /// A new leadership knows of no leases and assumes none.
     BoundNotFromElection,
-    /// The expiry that another leadership computed is as good as any.
-    ProofOfAnyLeadership,
     /// Silence is taken for a fence.
     PromoteOnSilence,
     /// A re-appointment does not raise the epoch.
@@ -49,19 +47,16 @@ pub enum Mutant {
     DnsUpsert,
     /// Killing PostgreSQL leaves a backend alive.
     KillLeavesBackend,
-    /// An older directive is obeyed.
-    StaleEpochObeyed,
 }
 
 /// All of them.
-pub const ALL: [Mutant; 21] = [
+pub const ALL: [Mutant; 19] = [
     Mutant::GrantUnconfirmed,
     Mutant::GrantUnapplied,
     Mutant::FenceUndecided,
     Mutant::BoundWithoutKill,
     Mutant::BoundWithoutStretch,
     Mutant::BoundNotFromElection,
-    Mutant::ProofOfAnyLeadership,
     Mutant::PromoteOnSilence,
     Mutant::SameEpoch,
     Mutant::PromoteWithoutLease,
@@ -75,7 +70,6 @@ pub const ALL: [Mutant; 21] = [
     Mutant::LineageIgnored,
     Mutant::DnsUpsert,
     Mutant::KillLeavesBackend,
-    Mutant::StaleEpochObeyed,
 ];
 
 #[cfg(feature = "mutants")]

@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::mutant::{Mutant, is_on};
+
 /// How much Regent does by itself for a cluster (DESIGN section 7).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -51,9 +53,11 @@ impl LeaseTerms {
     pub fn bound_ns(&self) -> u64 {
         let million = 1_000_000u128;
         let rho = u128::from(self.rho_ppm).min(500_000);
+        let rho = if is_on(Mutant::BoundWithoutStretch) { 0 } else { rho };
+        let kill_ms = if is_on(Mutant::BoundWithoutKill) { 0 } else { self.kill_ms };
         let ttl_ns = u128::from(self.ttl_ms) * million;
         let stretched = (ttl_ns * (million + rho)).div_ceil(million - rho);
-        u64::try_from(stretched + u128::from(self.kill_ms) * million).unwrap_or(u64::MAX)
+        u64::try_from(stretched + u128::from(kill_ms) * million).unwrap_or(u64::MAX)
     }
 }
 

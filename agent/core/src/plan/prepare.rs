@@ -6,7 +6,10 @@
 //! While a promise to the fenced epoch is outstanding its primary may still write, by right: the receiver runs on, and the
 //! report says for how much longer. Detached now, this member would lack all that is written until the promise ends.
 
-use regent_types::{CandidateReport, DataForm, Epoch, Evidence, Lsn, PostgresState};
+use regent_types::{
+    CandidateReport, DataForm, Epoch, Evidence, Lsn, PostgresState,
+    mutant::{Mutant, is_on},
+};
 
 use super::{Limits, Next, Step, Wait, wait_or, waited_ms};
 use crate::{Facts, Server};
@@ -55,6 +58,9 @@ pub(super) fn plan(fenced: Epoch, promises_void: bool, facts: &Facts, limits: &L
 
 /// What is left of a promise that this member has given, or may have given and forgotten, ms; rounded up.
 fn outstanding_ms(facts: &Facts) -> Option<u64> {
+    if is_on(Mutant::PromiseForgotten) {
+        return None;
+    }
     let left_ns = facts.guard.promise?.until_ns.checked_sub(facts.now_ns).filter(|left_ns| *left_ns > 0)?;
     Some(left_ns.div_ceil(1_000_000))
 }

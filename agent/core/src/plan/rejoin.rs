@@ -5,7 +5,9 @@
 //! followed by a clone and nothing else; a directory that is not known to be this cluster's is never removed.
 
 use regent_types::{
-    Branch, DataForm, Epoch, Evidence, Lsn, PostgresState, RejoinMethod, RejoinedEvidence, Timeline, Upstream,
+    Branch, DataForm, Epoch, Evidence, Lsn, PostgresState, RejoinMethod, RejoinedEvidence, Timeline,
+    Upstream,
+    mutant::{Mutant, is_on},
 };
 
 use super::{Limits, Next, Step, Wait, elapsed_ms, is_marked, wait_or, waited_ms};
@@ -244,7 +246,7 @@ fn judge(
             let kept = facts.agent.salvage.as_ref().is_some_and(|s| {
                 s.epoch == branch.epoch && s.timeline == branch.timeline && s.from_lsn == branch.switch_lsn
             });
-            if kept {
+            if kept || is_on(Mutant::SalvageSkipped) {
                 Next::Step(Step::Rewind { upstream: upstream.clone(), budget_ms: rewind_timeout_ms })
             } else {
                 Next::Step(Step::Salvage { branch, upstream: upstream.clone() })
