@@ -7,7 +7,7 @@ NEXTEST := $(shell $(CARGO) nextest --version >/dev/null 2>&1 && echo yes)
 
 SHELL := /bin/bash
 
-.PHONY: help build demo up test verify fix bench
+.PHONY: help build demo up test fuzz mutants verify fix bench
 
 help: ## Show this help
 	@awk -F':.*## ' '/^[a-z]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -29,6 +29,12 @@ ifeq ($(NEXTEST),yes)
 else
 	$(CARGO) test --workspace --locked --no-fail-fast -- --test-threads=2
 endif
+
+fuzz: ## Simulate 10,000 deployments in virtual time (release build; docs/simulation.md)
+	$(CARGO) run --release --locked -p regent-sim --bin fuzz -- --seeds 10000
+
+mutants: ## See that each bug made on purpose is still caught by the simulation (some minutes)
+	$(CARGO) test --locked -p regent-sim --features mutants --test mutants -- --nocapture
 
 verify: ## Check format, lints and dependencies; never writes to the tree
 	$(CARGO) fmt --all --check

@@ -1,7 +1,7 @@
 //! Promise 2: a planned move loses no acknowledged write, nor does any promotion while commits wait for the standby that
 //! is promoted; and whatever else was lost is kept somewhere (DESIGN section 1).
 //!
-//! Seen to fail with the mutants `HandoverShort` and `SalvageSkipped`.
+//! Seen to fail with the mutant `HandoverShort`.
 
 use super::{Fact, Invariant};
 

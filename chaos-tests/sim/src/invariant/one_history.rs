@@ -1,7 +1,7 @@
 //! A standby never streams into WAL that is not a part of its upstream's: PostgreSQL itself compares timelines and
 //! positions only, so a wrong judgement of ancestry corrupts silently (DESIGN section 8, *Choose*).
 //!
-//! Seen to fail with the mutant `LineageIgnored`.
+//! `LineageIgnored` breaks *salvage before start* earlier; not seen to fail by itself yet.
 
 use super::{Fact, Invariant};
 

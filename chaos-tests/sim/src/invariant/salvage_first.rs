@@ -1,6 +1,6 @@
 //! Divergent WAL is kept before anything starts on it or takes its place (DESIGN section 8, *Rejoin*).
 //!
-//! Seen to fail with the mutant `SalvageSkipped`.
+//! Seen to fail with the mutants `SalvageSkipped` and `LineageIgnored`.
 
 use super::{Fact, Invariant};
 

@@ -1,8 +1,8 @@
 //! Promise 1: at most one member could commit a write at any instant (DESIGN section 1).
 //!
 //! Judged by what a server *could* do, not by what a client was told, so that no luck hides a second writer.
-//! Seen to fail with the mutants `GrantUnconfirmed`, `GrantUnapplied`, `FenceUndecided`, `BoundWithoutKill`,
-//! `BoundWithoutStretch`, `BoundNotFromElection`, `DeadlineFromReceipt`, `PromiseWithoutMargin`, `PromiseForgotten`.
+//! Seen to fail with the mutants `GrantUnconfirmed`, `FenceUndecided`, `BoundWithoutKill`, `BoundWithoutStretch`,
+//! `BoundNotFromElection`, `PromoteOnSilence`, `PromiseWithoutMargin`, `PromiseForgotten`, `KillLeavesBackend`.
 
 use std::collections::BTreeMap;
 
