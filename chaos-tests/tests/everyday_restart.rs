@@ -30,7 +30,9 @@ async fn members_are_restarted_one_by_one_without_a_failover() -> Result<()> {
     let deployment = Deployment::start(options).await?;
     let workload = Workload::start(&deployment).await?;
     deployment
-        .wait_status("the feature level is raised", SOON, |status| status.json()["feature_level"] == 2)
+        .wait_status("the feature level is raised", SOON, |status| {
+            status.json()["feature_level"].as_u64() >= Some(2)
+        })
         .await?;
     let before = deployment.status().await?;
     let runs = (deployment.postgres_run(NORTH).await?, deployment.postgres_run(EAST).await?);

@@ -21,7 +21,9 @@ async fn started(options: DeploymentOptions) -> Result<Deployment> {
     let options = options.partition_timeout(PATIENT).policy("postgres_down_timeout", "\"60s\"");
     let deployment = Deployment::start(options).await?;
     deployment
-        .wait_status("the feature level is raised", SOON, |status| status.json()["feature_level"] == 2)
+        .wait_status("the feature level is raised", SOON, |status| {
+            status.json()["feature_level"].as_u64() >= Some(2)
+        })
         .await?;
     Ok(deployment)
 }
