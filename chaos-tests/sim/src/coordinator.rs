@@ -4,8 +4,8 @@
 use std::collections::BTreeMap;
 
 use regent_core::{
-    Body, Confirmed, Cooldowns, Detector, EventKind, FenceProof, Hearing, Leadership, LeaseTable, Position,
-    Proposal, State,
+    Body, Confirmed, Cooldowns, Detector, EventKind, FEATURE_LEVEL, FenceProof, Hearing, Leadership,
+    LeaseTable, Position, Proposal, State,
 };
 use regent_types::{CoordinatorId, EffectKey, Heartbeat, Outcome, mutant};
 
@@ -509,6 +509,10 @@ impl World {
             if now.cluster().is_none() {
                 wanted.push(Body::Configure(Box::new(self.setup.cluster.clone())));
             }
+        }
+        // Every coordinator of a run is of the same version (coordinator/src/levels.rs, `raise`).
+        if now.state.level() < FEATURE_LEVEL {
+            wanted.push(Body::RaiseLevel { level: FEATURE_LEVEL });
         }
         let Node { leases, state, detector, cooldowns, .. } = now;
         wanted.extend(leases.settled(now_ns, state));

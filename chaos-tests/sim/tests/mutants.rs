@@ -14,7 +14,7 @@ use regent_sim::{Plan, run};
 use regent_types::mutant::{ELUSIVE, HUNTED, Mutant, choose};
 
 /// Seeds that are tried for one mutant.
-const SEEDS_MAX: u64 = 600;
+const SEEDS_MAX: u64 = 1_500;
 
 /// The first seed that breaks a promise, and what it says.
 fn hunt(mutant: Mutant) -> Option<(u64, String)> {

@@ -13,7 +13,7 @@ pub fn draw(rng: &mut StdRng, at_ms: u64) -> Vec<Fault> {
         faults.push(Fault { at_ms: at_ms + after_ms, for_ms, kind });
     };
     let mut some = |least: u64, most: u64| rng.random_range(least..most);
-    match some(0, 8) {
+    match some(0, 9) {
         // The primary is cut off and its guard stands still: only the kernel's timer ends it. An operator asks at once, so
         // that the fence waits for the bound and nothing else.
         0 | 1 => {
@@ -23,7 +23,7 @@ pub fn draw(rng: &mut StdRng, at_ms: u64) -> Vec<Fault> {
         }
         // The same on a slow network, so that answers are old when they arrive.
         2 => {
-            let slow_ms = some(300, 900);
+            let slow_ms = some(600, 2_000);
             add(0, 9_000, FaultKind::Bad { loss_permille: 0, slow_ms });
             add(some(6_000, 8_500), 24_000, FaultKind::Isolate(PRIMARY));
             add(8_600, 20_000, FaultKind::GuardStops(PRIMARY));
@@ -59,6 +59,16 @@ pub fn draw(rng: &mut StdRng, at_ms: u64) -> Vec<Fault> {
             add(some(500, 1_500), 1, FaultKind::Operator(Wish::Failover));
             add(some(700, 2_500), some(2_000, 12_000), FaultKind::NodeDies(LEADER));
             add(some(0, 4_000), 12_000, FaultKind::AgentStops(STANDBY));
+        }
+        // The primary is cut off for longer than its lease; when it is back, the leader is another one, which lags behind
+        // its log.
+        7 => {
+            add(0, some(16_000, 20_000), FaultKind::Isolate(PRIMARY));
+            add(some(300, 1_500), 1, FaultKind::Operator(Wish::Failover));
+            for node in 0..crate::config::NODES {
+                add(some(1_500, 4_000), some(20_000, 30_000), FaultKind::ApplyStalls(node));
+            }
+            add(some(14_000, 19_000), 9_000, FaultKind::NodeDies(LEADER));
         }
         // A planned move whose target loses its stream, or does not replay.
         _ => {
