@@ -12,7 +12,7 @@
 //!   that list would be promoted without having been asked, so the two lists must name the same members; those who
 //!   promised keep their promise whichever group asks, because their guards enforce it.
 //!
-//! Tests: `coordinator/core/tests/scenarios/import-*.txt`, `agent/core/src/obey.rs`, `chaos-tests/tests/import.rs`.
+//! Tests: `coordinator/core/tests/scenarios/8?-import*.txt`, `agent/core/src/obey.rs`, `chaos-tests/tests/import.rs`.
 
 use std::collections::{BTreeMap, BTreeSet};
 
