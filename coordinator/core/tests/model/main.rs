@@ -29,6 +29,7 @@ const LEADERS: Bounds = Bounds {
     epochs: 2,
     restarts: 0,
     without: &[Without::Acknowledgement, Without::Overdue, Without::Drivers],
+    promises: false,
 };
 /// One leadership, one failover by expiry.
 const ONE_LEADER: Bounds = Bounds { nodes: 1, terms: 1, ..LEADERS };
@@ -37,6 +38,9 @@ const RUNGS: Bounds = Bounds { epochs: 3, without: &[Without::Drivers], ..ONE_LE
 /// One leadership, fencing by drivers only: each failover needs a driver's word of its own.
 const DRIVEN: Bounds =
     Bounds { members: 3, ticks: 1, without: &[Without::Acknowledgement, Without::Expiry], ..RUNGS };
+
+/// One leadership, fencing by expiry, and a primary that asks for promises: on clocks on which a lease can be extended.
+const PROMISES: Bounds = Bounds { ticks: 6, promises: true, ..ONE_LEADER };
 
 #[test]
 fn two_leaderships_never_make_two_writers() {
@@ -140,4 +144,27 @@ fn with_a_bound_of_another_leadership() {
 #[test]
 fn without_a_lease_before_promotion() {
     find_two_writers(Protocol::without(Rule::LeaseGatedPromotion, RUNGS));
+}
+
+/// The primary runs on by promises for as long as it likes; the quorum that has decided to fence it waits for the last one.
+#[test]
+fn promises_never_make_two_writers() {
+    prove(Protocol::whole(PROMISES).on(Clocks::LONGER), 200_000);
+}
+
+#[test]
+fn with_a_promise_that_is_not_on_disk() {
+    let bounds = Bounds { ticks: 5, restarts: 1, ..PROMISES };
+    find_two_writers(Protocol::without(Rule::PromiseOnDisk, bounds).on(Clocks::LONGER));
+}
+
+#[test]
+fn with_a_promise_without_its_margin() {
+    find_two_writers(Protocol::without(Rule::PromiseMargin, PROMISES).on(Clocks::LONGER));
+}
+
+#[test]
+fn with_one_promotable_member_that_is_not_asked() {
+    let bounds = Bounds { members: 3, ticks: 5, ..PROMISES };
+    find_two_writers(Protocol::without(Rule::PromiseOfEverybody, bounds).on(Clocks::LONGER));
 }

@@ -91,11 +91,11 @@ impl Protocol {
                     world.applied(node).fencing.clone().filter(|fencing| fencing.is_proof_wanted)?;
                 let (leadership, _) = world.nodes[node].early.filter(|(_, of)| *of == fencing.epoch)?;
                 let proof = FenceProof::LeaseExpired { leadership, led_for_ms: 0, passed_for_ms: 0 };
-                Some(proven(world, fencing, proof, Reporters::Everybody))
+                Some(self.proven(world, fencing, proof, Reporters::Everybody))
             }
             Wish::Acknowledged(reporters) => {
                 let fencing = waiting.filter(|fencing| fencing.is_proof_wanted)?;
-                Some(proven(world, fencing, FenceProof::Acknowledged(acknowledged?), reporters))
+                Some(self.proven(world, fencing, FenceProof::Acknowledged(acknowledged?), reporters))
             }
             // Honest, however old: whether it is good for the fence that waits is the core's to judge.
             Wish::Driven => {
@@ -109,11 +109,11 @@ impl Protocol {
                     detail: String::new(),
                     elapsed_ms: 0,
                 });
-                Some(proven(world, fencing, proof, Reporters::Everybody))
+                Some(self.proven(world, fencing, proof, Reporters::Everybody))
             }
             Wish::Reported(reporters) => {
                 let fencing = waiting.filter(|fencing| !fencing.is_proof_wanted)?;
-                let candidates = reports(world, &fencing, reporters);
+                let candidates = self.reports(world, &fencing, reporters);
                 Some(Body::CandidatesReported { key: fencing.key, acknowledged, candidates })
             }
             Wish::Overdue => {
@@ -153,7 +153,7 @@ impl Protocol {
         }
         // For how long is for display: it would only tell equal states apart.
         let proof = FenceProof::LeaseExpired { leadership, led_for_ms: 0, passed_for_ms: 0 };
-        Some(proven(world, fencing, proof, Reporters::Everybody))
+        Some(self.proven(world, fencing, proof, Reporters::Everybody))
     }
 
     pub fn look_early(&self, world: &mut World, node: usize) -> Option<()> {
@@ -172,13 +172,66 @@ impl Protocol {
     }
 }
 
-fn proven(world: &World, fencing: Fencing, proof: FenceProof, reporters: Reporters) -> Body {
-    let candidates = reports(world, &fencing, reporters);
-    Body::FenceProven { key: fencing.key, proof, candidates }
+/// Whether what was promised to the fenced epoch protects nobody, by this proof or by one that is recorded.
+fn is_void(world: &World, proof: Option<&FenceProof>) -> bool {
+    proof.is_some_and(FenceProof::voids_promises) || world.committed().cluster().promises_void()
 }
 
-fn reports(world: &World, fencing: &Fencing, reporters: Reporters) -> Vec<CandidateReport> {
+fn reporting(world: &World, fencing: &Fencing, reporters: Reporters) -> Vec<usize> {
     let asked = |member: &usize| reporters == Reporters::Everybody || *member == fencing.member;
-    let members = (0..world.members.len()).filter(asked).filter(|member| !world.members[*member].off);
-    members.map(|member| seed::report(member, &world.members[member], Epoch(fencing.epoch))).collect()
+    (0..world.members.len()).filter(asked).filter(|member| !world.members[*member].off).collect()
+}
+
+impl Protocol {
+    fn proven(&self, world: &World, fencing: Fencing, proof: FenceProof, reporters: Reporters) -> Body {
+        let candidates = self.reports_after(world, &fencing, reporters, Some(&proof));
+        Body::FenceProven { key: fencing.key, proof, candidates }
+    }
+
+    fn reports(&self, world: &World, fencing: &Fencing, reporters: Reporters) -> Vec<CandidateReport> {
+        self.reports_after(world, fencing, reporters, None)
+    }
+
+    fn reports_after(
+        &self,
+        world: &World,
+        fencing: &Fencing,
+        reporters: Reporters,
+        proof: Option<&FenceProof>,
+    ) -> Vec<CandidateReport> {
+        let void = is_void(world, proof);
+        let report = |member: usize| {
+            let guard = &world.members[member];
+            let closes = self.closes(world, member, fencing.epoch, void);
+            let closed = if closes { fencing.epoch } else { guard.promises_closed };
+            CandidateReport {
+                promises_closed: Epoch(closed),
+                ..seed::report(member, guard, Epoch(fencing.epoch))
+            }
+        };
+        reporting(world, fencing, reporters).into_iter().map(report).collect()
+    }
+
+    /// Whoever reported with closed promises has them closed, on its disk.
+    pub fn close_promises(&self, world: &mut World, wish: Wish) {
+        if !self.bounds.promises {
+            return;
+        }
+        let Some(fencing) = world.committed().fencing.clone() else { return };
+        let (reporters, void) = match wish {
+            Wish::Expired { .. } | Wish::ExpiredEarly { .. } => (Reporters::Everybody, false),
+            Wish::Driven => (Reporters::Everybody, true),
+            Wish::Acknowledged(reporters) => (reporters, true),
+            Wish::Reported(reporters) => (reporters, is_void(world, None)),
+            _ => return,
+        };
+        let void = void || is_void(world, None);
+        for member in reporting(world, &fencing, reporters) {
+            if self.closes(world, member, fencing.epoch, void) {
+                let guard = &mut world.members[member];
+                guard.promises_closed = guard.promises_closed.max(fencing.epoch);
+                guard.promised = None;
+            }
+        }
+    }
 }

@@ -27,6 +27,12 @@ pub enum Rule {
     LeaseGatedPromotion,
     /// 4: a driver's word for one fence is passed off as given for the one that waits.
     DriverBegunForThisFence,
+    /// Section 6: a promise is answered before it is on the disk, and forgotten at a restart.
+    PromiseOnDisk,
+    /// Section 6: the promiser holds for as long as the primary asked, without drift and kill time.
+    PromiseMargin,
+    /// Section 6: the last promotable member is not asked.
+    PromiseOfEverybody,
 }
 
 /// The clocks: one tick of the model is this much on each of them.
@@ -72,6 +78,8 @@ pub struct Bounds {
     pub restarts: u8,
     /// The wishes of the detector and executor that are left out, to keep a search about one thing small.
     pub without: &'static [Without],
+    /// The primary asks for promises, whether coordinators are silent or not.
+    pub promises: bool,
 }
 
 /// Parts of the protocol that a search may leave out.
@@ -116,6 +124,14 @@ impl Protocol {
 
     pub fn lacks(&self, rule: Rule) -> bool {
         self.broken == Some(rule)
+    }
+
+    /// For how long a promiser holds, ns.
+    pub fn hold_ns(&self) -> u64 {
+        let lacking = self.lacks(Rule::PromiseMargin);
+        let margins =
+            LeaseTerms { rho_ppm: self.clocks.rho_ppm, kill_ms: self.clocks.kill_ms, ..self.terms() };
+        if lacking { self.clocks.ttl_ms * 1_000_000 } else { margins.bound_ns() }
     }
 
     /// What the replicated policy says; without [`Rule::Kill`] and [`Rule::Stretch`] it is not the truth.

@@ -68,6 +68,12 @@ pub enum Action {
     Promote { member: usize, epoch: u64 },
     /// `Fence` is obeyed: the namespace is empty.
     Fence { member: usize, epoch: u64 },
+    /// The primary asks everybody for promises.
+    Ask { member: usize },
+    /// One promises.
+    Vow { member: usize },
+    /// All promises have come back.
+    Extend,
     /// An external driver, started for the fence in the log at this index, has done its work.
     Drive { entry: usize },
     /// The guard restarts, and PostgreSQL dies with it.
@@ -166,6 +172,20 @@ impl Model for Protocol {
             });
             actions.extend(drives.map(|entry| Action::Drive { entry }));
         }
+        if bounds.promises {
+            for member in 0..members {
+                if world.members[member].primary_of > 0 {
+                    actions.push(Action::Ask { member });
+                }
+                if world.asked.as_ref().is_some_and(|asked| asked.member != member && !asked.promised[member])
+                {
+                    actions.push(Action::Vow { member });
+                }
+            }
+            if world.asked.is_some() {
+                actions.push(Action::Extend);
+            }
+        }
         for member in 0..members {
             if world.members[member].restarts < bounds.restarts {
                 actions.push(Action::Restart { member });
@@ -182,7 +202,8 @@ impl Model for Protocol {
         let changed = match action {
             Action::Tick => self.tick(&mut world),
             Action::Elect { node, keep_tail } => self.elect(&mut world, node, keep_tail),
-            Action::Append(_) => appended.map(|replica| {
+            Action::Append(wish) => appended.map(|replica| {
+                self.close_promises(&mut world, wish);
                 if world.leading.term < self.bounds.terms {
                     world.tail = Some(replica);
                 } else {
@@ -209,9 +230,15 @@ impl Model for Protocol {
                 let guard = &mut world.members[member];
                 guard.restarts += 1;
                 (guard.lease, guard.ungated, guard.off) = (None, false, false);
+                if self.lacks(Rule::PromiseOnDisk) {
+                    guard.promised = None;
+                }
                 Some(())
             }
             Action::LookEarly { node } => self.look_early(&mut world, node),
+            Action::Ask { member } => self.ask(&mut world, member),
+            Action::Vow { member } => self.promise(&mut world, member),
+            Action::Extend => self.extend(&mut world),
         };
         changed.map(|()| world)
     }

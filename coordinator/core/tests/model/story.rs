@@ -69,6 +69,9 @@ fn words(world: &World, action: Action) -> String {
             format!("a driver has made {} of epoch {} dead", name(fencing.member), fencing.epoch)
         }
         Action::Restart { member } => format!("the guard of {} restarts", name(member)),
+        Action::Ask { member } => format!("{} asks everybody for a promise", name(member)),
+        Action::Vow { member } => format!("{} promises", name(member)),
+        Action::Extend => "the promises are there: the lease is extended".into(),
         Action::LookEarly { node } => format!("node {node} finds its bound passed, before any FenceDecided"),
     }
 }

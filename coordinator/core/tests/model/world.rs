@@ -169,8 +169,23 @@ pub struct Member {
     pub ungated: bool,
     /// An external driver has killed this very instance; only a restart, as another one, brings the member back.
     pub off: bool,
+    /// A promise not to be promoted above this epoch, and until when on its clock; fsynced.
+    pub promised: Option<(u64, u64)>,
+    /// No promise for this epoch or any below, fsynced.
+    pub promises_closed: u64,
     /// The last run of a driver: the `Fence` effect it was started for, and that effect's instance (its restarts).
     pub driven: Option<Driven>,
+}
+
+/// A primary's round of requests for promises.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Asked {
+    pub member: usize,
+    pub restarts: u8,
+    pub epoch: u64,
+    pub sent_ns: u64,
+    /// Who has promised so far.
+    pub promised: Vec<bool>,
 }
 
 /// A finished run of an external driver.
@@ -192,6 +207,8 @@ pub struct World {
     pub leading: Leadership,
     pub nodes: Vec<Node>,
     pub members: Vec<Member>,
+    /// The last round of requests for promises: its answers may be as late as they like.
+    pub asked: Option<Asked>,
 }
 
 impl World {
@@ -221,6 +238,8 @@ impl World {
             ungated: false,
             off: false,
             driven: None,
+            promised: None,
+            promises_closed: 0,
         };
         World {
             tick: 0,
@@ -229,6 +248,7 @@ impl World {
             leading: FIRST_LEADERSHIP,
             nodes: (0..bounds.nodes).map(node).collect(),
             members: (0..bounds.members).map(member).collect(),
+            asked: None,
         }
     }
 
