@@ -97,7 +97,6 @@ async fn import(deployment: &Deployment, more: &[&str]) -> Result<Value> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "not seen to pass yet: docs/limits.md"]
 async fn a_group_lost_for_good_is_replaced_while_the_primary_writes_on() -> Result<()> {
     let deployment = Deployment::start(DeploymentOptions::new("import")).await?;
     let epoch = deployment.status().await?.epoch();

@@ -113,7 +113,6 @@ async fn a_lost_quorum_fences_a_primary_whose_standby_is_silent() -> Result<()> 
 /// The primary is cut from every coordinator, and not from its standby: it runs on by promises until the quorum has decided to
 /// fence it, and the standby is promoted when its last promise has ended, not before, and by itself.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "not seen to pass yet: docs/limits.md"]
 async fn a_quorum_waits_for_the_last_promise_and_goes_on_by_itself() -> Result<()> {
     let deployment = Deployment::start(DeploymentOptions::new("promise-waits")).await?;
     let workload = Workload::start(&deployment).await?;
