@@ -24,6 +24,8 @@ use crate::{
 /// The file, in the data directory.
 pub const FILE: &str = "regent.synchronous.conf";
 const LOOK: Duration = Duration::from_millis(250);
+/// After a proof that failed.
+const PAUSE: Duration = Duration::from_secs(10);
 /// Looks between two of a server that does what it should.
 const SHOW_EVERY: u32 = 4;
 /// Another value that lasted for so many heartbeats has been told to the leader: then it is taken away.
@@ -208,7 +210,14 @@ async fn act(app: &App, view: &SynchronousView, other_since_ns: &mut Option<u64>
     let holds = proof.is_some_and(|proof| proof.names == shown.names && proof.run == shown.run);
     let Some(set) = set.filter(|_| !holds) else { return Ok(()) };
     let since_lsn = tokio::select! {
-        proved = server::prove(&app.config, set) => proved.map_err(|error| error.to_string())?,
+        proved = server::prove(&app.config, set) => match proved {
+            Ok(since_lsn) => since_lsn,
+            Err(error) => {
+                // Each try writes a checkpoint.
+                let _ = tokio::time::timeout(PAUSE, superseded(app, view)).await;
+                return Err(error.to_string());
+            }
+        },
         // A checkpoint may take minutes; a newer rule must not wait for it.
         () = superseded(app, view) => return Ok(()),
     };

@@ -25,7 +25,7 @@ const CHECKPOINT_LIMIT: Duration = Duration::from_secs(3600);
 const SOON: Duration = Duration::from_secs(5);
 const POLL: Duration = Duration::from_millis(20);
 
-const SENDERS: &str = "SELECT application_name, sync_priority, sent_lsn FROM pg_stat_replication
+const SENDERS: &str = "SELECT application_name, sync_priority, sent_lsn, state FROM pg_stat_replication
 WHERE state IN ('catchup', 'streaming')";
 const END: &str = "SELECT pg_current_wal_flush_lsn()";
 const SHOW: &str =
@@ -117,7 +117,8 @@ async fn sent(connection: &Connection, set: &SyncSet, until: Lsn) -> Result<(), 
         let late = rows.iter().find(|row| {
             let member = row.text(0).and_then(|name| MemberName::new(name).ok());
             if member.is_some_and(|member| set.members.contains(&member)) {
-                row.parse::<Lsn>(2).is_none_or(|sent| sent < until)
+                // One that catches up releases nobody, and reads the configuration before it may.
+                row.text(3) == Some("streaming") && row.parse::<Lsn>(2).is_none_or(|sent| sent < until)
             } else {
                 row.parse::<u32>(1) != Some(0)
             }
