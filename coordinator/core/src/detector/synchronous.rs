@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use regent_types::{ClusterName, Heartbeat, Lsn, MemberName, PostgresState};
 
 use super::{Detector, FRESH_INTERVALS};
-use crate::{Body, Cluster, SyncState, synchronous};
+use crate::{Body, Cluster, Shortage, SyncState, synchronous};
 
 impl Detector {
     /// What should be logged now.
@@ -147,6 +147,10 @@ impl Detector {
                 "commits of {} wait for {last}, {} standbys are asked for ({})",
                 appointment.member, policy.standbys, last.why
             ));
+        }
+        // Otherwise fewer are waited for in a moment, and that is what is said.
+        if policy.shortage != Shortage::Strict {
+            return None;
         }
         let there = last.set.iter().flat_map(|set| &set.members);
         let missing = |member: &&MemberName| {
