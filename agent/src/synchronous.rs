@@ -96,6 +96,16 @@ fn text(view: Option<&SynchronousView>, set: Option<&SyncSet>) -> String {
     }
 }
 
+/// The file while no rule was ever asked for.
+pub(crate) fn none() -> String {
+    text(None, None)
+}
+
+/// Whether the setting is Regent's: it is the user's until the cluster has a policy.
+pub(crate) fn is_managed(data_dir: &Path) -> bool {
+    fs::read_to_string(data_dir.join(FILE)).is_ok_and(|text| text.contains("\nsynchronous_standby_names = "))
+}
+
 /// Writes the file. Whether it has changed.
 fn write(data_dir: &Path, view: Option<&SynchronousView>, set: Option<&SyncSet>) -> io::Result<bool> {
     let path = data_dir.join(FILE);

@@ -195,7 +195,14 @@ pub async fn exchange(node: Arc<Node>) {
             calls.spawn(async move {
                 let mut client = PeerServiceClient::new(channel);
                 let answer = node.clock.within(EXCHANGE_TIMEOUT, client.exchange_ages(request)).await;
-                let Some(Ok(reply)) = answer else { return };
+                let reply = match answer {
+                    Some(Ok(reply)) => reply,
+                    Some(Err(status)) => {
+                        tracing::debug!(%id, %status, "a follower has not taken the ages");
+                        return;
+                    }
+                    None => return,
+                };
                 let (reply, now_ns) = (reply.into_inner(), node.clock.now_ns());
                 node.peers.answered(id, levels::news(now_ns, &reply));
                 let heard = reply.heard.into_iter().filter_map(|age| from_proto(age).ok()).collect();
@@ -265,7 +272,12 @@ pub fn from_proto(age: MemberAge) -> Result<Hearing, String> {
         cluster: ClusterName::new(age.cluster).map_err(|error| error.to_string())?,
         member: MemberName::new(age.member).map_err(|error| error.to_string())?,
         age_ms: age.age_ms,
-        position: age.position.map(position).transpose()?,
+        // Without it a loss cannot be bounded, and an operator is asked. That the member was heard must not be lost with it.
+        position: age.position.and_then(|told| {
+            position(told)
+                .inspect_err(|problem| tracing::warn!(problem, "a position that cannot be read"))
+                .ok()
+        }),
     })
 }
 

@@ -52,7 +52,7 @@ pub async fn look(connection: &Connection) -> Result<Option<Look>, PgError> {
 /// The end of the WAL being written cannot be asked for during recovery.
 const LOOK_PRIMARY_ONLY: &str = "SELECT NOT pg_is_in_recovery()";
 
-fn text(blocked: bool) -> String {
+pub(crate) fn text(blocked: bool) -> String {
     let head = "# Written by regent-agent: changes here are lost.\n";
     let line = if blocked { "default_transaction_read_only = on\n" } else { "" };
     format!("{head}{line}")

@@ -165,6 +165,15 @@ fn write_with(
     upstream: Option<(&str, u16)>,
     archive: bool,
 ) -> io::Result<bool> {
+    // PostgreSQL says in its log of every missing file, at every reload.
+    for (file, text) in [
+        (crate::synchronous::FILE, crate::synchronous::none()),
+        (super::block::FILE, super::block::text(false)),
+    ] {
+        if !data_dir.join(file).exists() {
+            durable::replace(&data_dir.join(file), text.as_bytes(), 0o600)?;
+        }
+    }
     let text = render(config, upstream, archive, crate::data::major(data_dir));
     let changed = durable::replace_if_changed(&data_dir.join(FILE), text.as_bytes(), 0o600)?;
     let main = data_dir.join("postgresql.conf");
@@ -196,7 +205,7 @@ pub fn strip_auto(config: &Config, data_dir: &Path) -> io::Result<Vec<String>> {
     let mut managed: Vec<String> =
         included.lines().filter(|line| !line.starts_with('#')).filter_map(name).collect();
     managed.extend(crate::parameters::names(data_dir));
-    if data_dir.join(crate::synchronous::FILE).exists() {
+    if crate::synchronous::is_managed(data_dir) {
         managed.push("synchronous_standby_names".to_owned());
     }
     let (out, kept): (Vec<&str>, Vec<&str>) =

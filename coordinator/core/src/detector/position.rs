@@ -53,7 +53,10 @@ impl Position {
             marks: VecDeque::new(),
         });
         position.frozen_ms = frozen_ms;
+        // A heartbeat that was held up on its way makes its figures look younger than the next one's: time never goes back, or
+        // no follower takes what it is told. The lag looks longer by that, never shorter.
         let at_ns = i128::from(now_ns) - i128::from(frozen_ms) * 1_000_000;
+        let at_ns = position.newest().map_or(at_ns, |(_, last_ns)| at_ns.max(last_ns));
         match position.marks.back_mut() {
             Some((last, until_ns)) if *last >= lsn => *until_ns = (*until_ns).max(at_ns),
             _ => position.marks.push_back((lsn, at_ns)),
