@@ -29,7 +29,6 @@ async fn set_policy(deployment: &Deployment, pair: &str) -> Result<Value> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "not seen to pass yet: docs/limits.md"]
 async fn a_lost_region_loses_no_acknowledged_row() -> Result<()> {
     let options = DeploymentOptions::new("sync-partition")
         .policy("synchronous", "\"on\"")
@@ -61,7 +60,6 @@ async fn a_lost_region_loses_no_acknowledged_row() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "not seen to pass yet: docs/limits.md"]
 async fn a_lost_standby_is_left_after_it_was_logged_or_blocks_strictly() -> Result<()> {
     // The members lose each other, both reach the coordinators: no failover, a standby left behind.
     let options = DeploymentOptions::new("sync-standby").policy("synchronous_timeout", "\"3s\"");

@@ -83,8 +83,11 @@ impl Detector {
             let streams = self.streams(now_ns, cluster, &member).is_some();
             let waited_for = cluster.synchronous.wanted().is_some_and(|set| set.members.contains(&member));
             let confirmed = matches!(cluster.sync.get(&member), Some(SyncState::Confirmed { .. }));
+            // Its own word goes first: behind a cut that closes no socket the primary's sender streams into the void until
+            // wal_sender_timeout.
+            let by_sender = self.fresh(now_ns, cluster, &member).is_none() && seen.contains(&member);
             let memory = self.members.entry((name.clone(), member.clone())).or_default();
-            if streams || (waited_for && confirmed && seen.contains(&member)) {
+            if streams || (waited_for && confirmed && by_sender) {
                 memory.no_stream_since_ns = None;
                 fit.insert(member);
                 continue;
