@@ -29,8 +29,6 @@ use crate::{
 
 /// Longest time for a clean shutdown when a refusal, not a directive, fences: the running lease bounds it anyway.
 const REFUSED_GRACE_MS: u64 = 5_000;
-/// Between two looks whether the first coordinator is back.
-const NEARER_INTERVAL: Duration = Duration::from_secs(10);
 const QUEUE: usize = 32;
 const MESSAGE_BYTES_MAX: usize = 1 << 20;
 
@@ -80,20 +78,6 @@ impl From<&str> for End {
     }
 }
 
-/// Resolves when the first coordinator can be connected to again. It is the nearest; whether it reaches the leader shows when
-/// the session is opened.
-async fn nearer(app: &App, current: usize) {
-    if current == 0 {
-        std::future::pending::<()>().await;
-    }
-    loop {
-        sleep(NEARER_INTERVAL).await;
-        if transport::connect(app, &app.config.coordinators[0]).await.is_ok() {
-            return;
-        }
-    }
-}
-
 async fn one(
     app: &Arc<App>,
     executor: &Arc<Executor>,
@@ -130,8 +114,6 @@ async fn one(
     }
     let mut tick = beats(every);
     tick.tick().await;
-    let nearer = nearer(app, session.coordinator());
-    tokio::pin!(nearer);
     // Whose coordinator this is shows with its first acknowledgement; its directives wait for that.
     let mut heeded = app.state.get().group.is_none();
     let mut early = Vec::new();
@@ -195,9 +177,6 @@ async fn one(
             }
             () = sleep(left) => {
                 return Err(format!("no acknowledgement for {} ms", ms(limit)).into());
-            }
-            () = &mut nearer => {
-                return Err(End { ending: Ending::Nearer, reason: "the first coordinator answers again".into() });
             }
         }
     }

@@ -59,8 +59,6 @@ pub enum Ending {
     Goodbye,
     /// An error, or silence.
     Failed,
-    /// Left for the first one, which answers again.
-    Nearer,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -139,7 +137,7 @@ impl Session {
     pub fn lost(&mut self, ending: Ending) -> u64 {
         let worked = self.failures == 0 && self.acknowledged;
         self.current = match ending {
-            Ending::Goodbye | Ending::Nearer if worked => 0,
+            Ending::Goodbye if worked => 0,
             Ending::Failed if worked && self.current != 0 => 0,
             _ => (self.current + 1) % self.coordinators,
         };

@@ -146,7 +146,7 @@ fn the_first_coordinator_is_the_nearest_and_is_gone_back_to() {
     s.lost(Ending::Goodbye);
     assert_eq!(s.coordinator(), 1);
     works(&mut s);
-    s.lost(Ending::Nearer);
+    s.lost(Ending::Goodbye);
     assert_eq!(s.coordinator(), 0);
     s.lost(Ending::Failed);
     assert_eq!(s.coordinator(), 1);
