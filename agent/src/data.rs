@@ -124,8 +124,9 @@ pub fn put_in_place(fresh: &Path, data_dir: &Path, aside: &Path) -> io::Result<(
 }
 
 /// Where the member's own configuration is: `data_dir`, or the folder that it was moved to last by a clone that died before
-/// the new directory had taken its place. Without this the next clone would run with the upstream's configuration.
-pub fn last_kept(data_dir: &Path) -> io::Result<PathBuf> {
+/// the new directory had taken its place. Without this the next clone would run with the upstream's configuration. What was
+/// kept of another major version is not taken: its settings may not even let this one start.
+pub fn last_kept(data_dir: &Path, version: Option<u32>) -> io::Result<PathBuf> {
     if fs::read_dir(data_dir).is_ok_and(|mut entries| entries.next().is_some()) {
         return Ok(data_dir.to_owned());
     }
@@ -137,7 +138,7 @@ pub fn last_kept(data_dir: &Path) -> io::Result<PathBuf> {
     {
         let path = entry?.path();
         let name = path.file_name().unwrap_or_default().as_encoded_bytes();
-        if name.starts_with(&kept) || path == old {
+        if (name.starts_with(&kept) || path == old) && major(&path) == version {
             // Renaming a directory changes its ctime: the newest is the one that was moved last.
             found.push((fs::metadata(&path)?.ctime(), path));
         }
@@ -163,17 +164,19 @@ mod tests {
     fn the_configuration_of_a_clone_that_died_is_found_again() {
         let folder = tempfile::tempdir().unwrap();
         let data = folder.path().join("data");
-        assert_eq!(last_kept(&data).unwrap(), data, "nothing is there at all");
+        assert_eq!(last_kept(&data, Some(18)).unwrap(), data, "nothing is there at all");
         fs::create_dir(&data).unwrap();
         fs::write(data.join("postgresql.conf"), "port = 1").unwrap();
-        assert_eq!(last_kept(&data).unwrap(), data);
+        fs::write(data.join("PG_VERSION"), "18\n").unwrap();
+        assert_eq!(last_kept(&data, Some(18)).unwrap(), data);
         // Died between the two renames.
         let aside = beside(&data, "kept-20260101T000000Z");
         set_aside(&data, &aside).unwrap();
-        assert_eq!(last_kept(&data).unwrap(), aside);
+        assert_eq!(last_kept(&data, Some(18)).unwrap(), aside);
         fs::create_dir(&data).unwrap();
-        assert_eq!(last_kept(&data).unwrap(), aside, "an empty directory has no configuration");
+        assert_eq!(last_kept(&data, Some(18)).unwrap(), aside, "an empty directory has no configuration");
+        assert_eq!(last_kept(&data, Some(19)).unwrap(), data, "settings of another major version");
         fs::write(data.join("postgresql.conf"), "port = 2").unwrap();
-        assert_eq!(last_kept(&data).unwrap(), data);
+        assert_eq!(last_kept(&data, Some(18)).unwrap(), data);
     }
 }

@@ -6,6 +6,7 @@
 
 pub mod app;
 pub mod bootstrap;
+pub mod checked;
 pub mod clock;
 pub mod config;
 pub mod data;

@@ -12,7 +12,7 @@ use std::{
 
 use regent_agent_core::AgentView;
 
-use crate::durable;
+use crate::{checked, durable};
 
 /// A failure of the state file.
 #[derive(Debug, thiserror::Error)]
@@ -100,25 +100,16 @@ impl State {
     }
 }
 
+fn header() -> String {
+    format!("{MAGIC}{VERSION}")
+}
+
 fn render(view: &AgentView) -> String {
-    let body = serde_json::to_string(view).expect("plain data");
-    format!("{MAGIC}{VERSION}\n{:08x}\n{body}\n", crc32fast::hash(body.as_bytes()))
+    checked::render(&header(), view)
 }
 
 fn parse(text: &str) -> Result<AgentView, String> {
-    let mut lines = text.lines();
-    let head = lines.next();
-    let expected = format!("{MAGIC}{VERSION}");
-    if head != Some(expected.as_str()) {
-        return Err(format!("first line {head:?}, expected {expected:?}"));
-    }
-    let sum = lines.next().unwrap_or("");
-    let body = lines.next().unwrap_or("");
-    let computed = format!("{:08x}", crc32fast::hash(body.as_bytes()));
-    if sum != computed {
-        return Err(format!("checksum {sum:?}, computed {computed:?}"));
-    }
-    serde_json::from_str(body).map_err(|e| e.to_string())
+    checked::parse(&header(), text)
 }
 
 fn newer(text: &str) -> Option<u32> {

@@ -9,7 +9,7 @@ use std::{fs, io, path::Path, sync::Arc, sync::atomic::Ordering::SeqCst};
 use regent_agent_core::promise::PromiseList;
 use regent_types::ClusterView;
 
-use crate::{app::App, durable};
+use crate::{app::App, checked, durable};
 
 const NAME: &str = "promotable.list";
 const HEADER: &str = "regent-promotable-list 1";
@@ -25,30 +25,11 @@ pub(super) fn read(state_dir: &Path) -> Option<PromiseList> {
             return None;
         }
     };
-    let list = parse(&text);
+    let list = checked::parse(HEADER, &text);
     if let Err(reason) = &list {
         tracing::warn!(path = %path.display(), reason, "the list of who may be promoted is damaged: none is known");
     }
     list.ok()
-}
-
-fn render(list: &PromiseList) -> String {
-    let body = serde_json::to_string(list).expect("plain data");
-    format!("{HEADER}\n{:08x}\n{body}\n", crc32fast::hash(body.as_bytes()))
-}
-
-fn parse(text: &str) -> Result<PromiseList, String> {
-    let mut lines = text.lines();
-    let head = lines.next().unwrap_or_default();
-    if head != HEADER {
-        return Err(format!("first line {head:?}, expected {HEADER:?}"));
-    }
-    let (sum, body) = (lines.next().unwrap_or_default(), lines.next().unwrap_or_default());
-    let computed = format!("{:08x}", crc32fast::hash(body.as_bytes()));
-    if sum != computed {
-        return Err(format!("checksum {sum:?}, computed {computed:?}"));
-    }
-    serde_json::from_str(body).map_err(|error| error.to_string())
 }
 
 /// Takes the list of a view, on disk before in memory. Nothing waits for the disk.
@@ -61,7 +42,7 @@ pub fn adopt(app: &Arc<App>, view: &ClusterView) {
     let app = app.clone();
     tokio::task::spawn_blocking(move || {
         let path = app.config.state_dir.join(NAME);
-        match durable::replace(&path, render(&heard).as_bytes(), 0o600) {
+        match durable::replace(&path, checked::render(HEADER, &heard).as_bytes(), 0o600) {
             Ok(()) => *app.promises.list.lock().expect("no panic while held") = Some(heard),
             Err(error) => {
                 tracing::warn!(path = %path.display(), %error, "the list of who may be promoted was not written");
@@ -84,7 +65,7 @@ mod tests {
         let view = PromiseView { version: 2, promotable: vec![], terms };
         let list = PromiseList { epoch: Epoch(4), view };
         let path = dir.path().join(NAME);
-        durable::replace(&path, render(&list).as_bytes(), 0o600).unwrap();
+        durable::replace(&path, checked::render(HEADER, &list).as_bytes(), 0o600).unwrap();
         assert_eq!(read(dir.path()), Some(list));
         let good = fs::read_to_string(&path).unwrap();
         for bad in [good.replace("\"epoch\":4", "\"epoch\":5"), good[..good.len() / 2].to_owned()] {

@@ -11,7 +11,7 @@ use std::{fs, io, path::Path};
 use regent_types::BootId;
 use serde::{Deserialize, Serialize};
 
-use crate::durable;
+use crate::{checked, durable};
 
 const NAME: &str = "promised.until";
 const HEADER: &str = "regent-promised-until 1";
@@ -42,7 +42,7 @@ pub(super) fn read(state_dir: &Path, boot: &BootId) -> Found {
             return Found::Damaged;
         }
     };
-    match parse(&text) {
+    match checked::parse::<Kept>(HEADER, &text) {
         Ok(kept) if kept.boot == *boot => Found::Until(kept.until_ns),
         Ok(_) => Found::Until(0),
         Err(reason) => {
@@ -52,24 +52,9 @@ pub(super) fn read(state_dir: &Path, boot: &BootId) -> Found {
     }
 }
 
-fn parse(text: &str) -> Result<Kept, String> {
-    let mut lines = text.lines();
-    let head = lines.next().unwrap_or_default();
-    if head != HEADER {
-        return Err(format!("first line {head:?}, expected {HEADER:?}"));
-    }
-    let (sum, body) = (lines.next().unwrap_or_default(), lines.next().unwrap_or_default());
-    let computed = format!("{:08x}", crc32fast::hash(body.as_bytes()));
-    if sum != computed {
-        return Err(format!("checksum {sum:?}, computed {computed:?}"));
-    }
-    serde_json::from_str(body).map_err(|error| error.to_string())
-}
-
 /// Writes it; returns when it is on disk.
 pub(super) fn keep(state_dir: &Path, boot: &BootId, until_ns: u64) -> io::Result<()> {
-    let body = serde_json::to_string(&Kept { boot: boot.clone(), until_ns }).expect("plain data");
-    let text = format!("{HEADER}\n{:08x}\n{body}\n", crc32fast::hash(body.as_bytes()));
+    let text = checked::render(HEADER, &Kept { boot: boot.clone(), until_ns });
     durable::replace(&state_dir.join(NAME), text.as_bytes(), 0o600)
 }
 

@@ -132,7 +132,7 @@ fn make_room(app: &App, total: Option<u64>, keep_old: bool) -> Result<(), StepEr
 
 /// The member's own configuration instead of the upstream's, `standby.signal`, the upstream.
 fn prepare(app: &App, fresh: &Path, upstream: &Upstream) -> io::Result<()> {
-    let own = data::last_kept(&app.config.data_dir)?;
+    let own = data::last_kept(&app.config.data_dir, data::major(fresh))?;
     for name in OWN_FILES {
         match fs::read(own.join(name)) {
             Ok(bytes) => durable::replace(&fresh.join(name), &bytes, 0o600)?,

@@ -53,16 +53,24 @@ impl Position {
             marks: VecDeque::new(),
         });
         position.frozen_ms = frozen_ms;
-        // A heartbeat that was held up on its way makes its figures look younger than the next one's: time never goes back, or
-        // no follower takes what it is told. The lag looks longer by that, never shorter.
         let at_ns = i128::from(now_ns) - i128::from(frozen_ms) * 1_000_000;
-        let at_ns = position.newest().map_or(at_ns, |(_, last_ns)| at_ns.max(last_ns));
-        match position.marks.back_mut() {
-            Some((last, until_ns)) if *last >= lsn => *until_ns = (*until_ns).max(at_ns),
-            _ => position.marks.push_back((lsn, at_ns)),
-        }
+        position.note(lsn, at_ns);
         position.thin();
         Some(position)
+    }
+
+    /// The WAL ended at `lsn` at `at_ns`.
+    fn note(&mut self, lsn: Lsn, at_ns: i128) {
+        match self.marks.back_mut() {
+            Some((last, until_ns)) if *last >= lsn => *until_ns = (*until_ns).max(at_ns),
+            _ => {
+                // A heartbeat that was held up on its way makes its figures look younger than the next one's. They were taken
+                // before, so they are no younger: the lag looks longer by that, never shorter, and followers, who refuse
+                // marks out of order, take what they are told.
+                self.marks.iter_mut().for_each(|(_, until_ns)| *until_ns = (*until_ns).min(at_ns));
+                self.marks.push_back((lsn, at_ns));
+            }
+        }
     }
 
     /// The better of what is known and what was told.
@@ -119,5 +127,23 @@ impl Position {
             index += 1;
             keep
         });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_heartbeat_that_was_held_up_makes_no_lag_shorter() {
+        let mut position = Position { epoch: Epoch(1), frozen_ms: 0, marks: VecDeque::new() };
+        // The first was taken at 1 s and arrived at 3 s, the second was taken and arrived at 2 s by the clock of samples.
+        position.note(Lsn(10), 3_000_000_000);
+        position.note(Lsn(20), 2_000_000_000);
+        position.note(Lsn(30), 5_000_000_000);
+        let marks = position.ages(5_000_000_000).marks;
+        assert!(marks.is_sorted_by(|a, b| a.0 <= b.0 && a.1 >= b.1), "{marks:?}");
+        assert_eq!(position.lag_ms(Lsn(10)), Some(3_000), "not 2,000 by the late arrival");
+        assert_eq!(position.lag_ms(Lsn(20)), Some(3_000));
     }
 }
