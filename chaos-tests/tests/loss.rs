@@ -174,9 +174,15 @@ async fn a_lag_above_the_bound_waits_for_consent_by_name() -> Result<()> {
     let filler = "SELECT count(pg_logical_emit_message(false, 'filler', repeat('x', 1000000))) \
                   FROM generate_series(1, 4)";
     session.client().batch_execute(filler).await?;
+    // Its commit has everything before it written: messages alone wait for the WAL writer.
+    session.client().batch_execute("SELECT pg_current_xact_id()").await?;
+    let end: String = session.client().query_one("SELECT pg_current_wal_lsn()::text", &[]).await?.get(0);
     drop(session);
+    let lsn = |text: &str| text.parse::<regent_types::Lsn>().ok();
+    // The standby's own figures may still be those from before the cut: the primary's must be those from after it.
     let behind = |status: &regent_chaos::real::deployment::Status| {
-        status.member(EAST)["lag_bytes"].as_u64().is_some_and(|bytes| bytes > 1_000_000)
+        status.member(NORTH)["write_lsn"].as_str().and_then(lsn) >= lsn(&end)
+            && status.member(EAST)["lag_bytes"].as_u64().is_some_and(|bytes| bytes > 1_000_000)
     };
     deployment.wait_status("the leader knows of the lag", SOON, behind).await?;
     deployment.lose_host(NORTH)?;
